@@ -51,7 +51,7 @@ def fetch(session: Session, files: list[RemoteFile], report: Callable[[str], Non
     Raises:
         UserError: A file cannot be read there or written here.
         Refused: What arrives is not what was requested.
-        Lost: The connection is gone.
+        ConnectionLost: The connection is gone.
     """
     for one in files:
         # Checked before the request, so that nothing arrives that cannot be written.
@@ -121,7 +121,7 @@ def fetch_run_configurations(session: Session, paths: RemotePaths, only_new: boo
     Raises:
         UserError: One cannot be written here.
         Refused: What arrives is not what was requested.
-        Lost: The connection is gone.
+        ConnectionLost: The connection is gone.
     """
     project = paths.project
     digests = session.request("digests", root=paths.root, pattern=".azureml/*.runconfig")["digests"]

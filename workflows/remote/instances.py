@@ -1,4 +1,4 @@
-"""``AML_REMOTE_HOST=azureml:NAME``: a compute instance that is reached through its workspace, not at an address."""
+"""``AML_REMOTE_HOST=azureml:NAME``: a compute instance that is reached through its workspace."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from ..reading import read_text
 from ..settings import Settings, resolve
 
 PREFIX = "azureml:"
-#: What a name may be made of; Azure wants 3 to 24 letters, digits and hyphens.
+#: Valid names. Azure requires 3 to 24 letters, digits and hyphens.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-#: Files of ~/.ssh that are looked through for the key that Azure has, and bytes that such a file may have.
+#: The most files of ~/.ssh that are searched for the key that Azure has, and the most bytes of such a file.
 _FILES, _BYTES = 200, 16384
 
 
 @dataclass(frozen=True)
 class Instance:
-    """A compute instance, and who signs in to reach it. It holds no secret and can be handed to another process.
+    """A compute instance and the sign-in that reaches it. It contains no secret and can be passed to another process.
 
     Attributes:
         name: The instance's name.
         subscription_id: Its workspace's subscription.
         resource_group: Its workspace's resource group.
         workspace: Its workspace.
-        auth: Who signs in, as AML_AUTH says it.
-        project: The project's folder, whose settings complete that.
+        auth: The kind of sign-in, as in AML_AUTH.
+        project: The project's folder, which has the other settings of the sign-in.
     """
 
     name: str
@@ -39,21 +39,21 @@ class Instance:
     project: str
 
     def __str__(self) -> str:
-        """As people write it."""
+        """The value of AML_REMOTE_HOST that names it."""
         return PREFIX + self.name
 
     @property
     def known_as(self) -> str:
-        """The name of its host key: another workspace may have an instance of the same name."""
+        """The unique name of its host key, since another workspace may have an instance of the same name."""
         return f"{self.name}.{self.workspace}.{self.resource_group}.{self.subscription_id}".lower()
 
     @property
     def named_for_az(self) -> str:
-        """What tells ``az ml compute`` which instance is meant."""
+        """The options with which ``az ml compute`` names the instance."""
         return f"--name {self.name} --resource-group {self.resource_group} --workspace-name {self.workspace}"
 
     def settings(self) -> Settings:
-        """The settings with which it is reached, read anew in whichever process this is."""
+        """The settings with which it is reached, read again in the current process."""
         return replace(
             resolve(Path(self.project)),
             auth=self.auth,
@@ -72,7 +72,7 @@ def instance_of(settings: Settings) -> Instance:
     """The compute instance that AML_REMOTE_HOST names.
 
     Raises:
-        UserError: Its name cannot be one, no workspace is named, or a setting is set that goes with addresses alone.
+        UserError: The name is not valid, no workspace is named, or a setting is set that only applies to addresses.
     """
     from ..azureml.workspace import find_workspace
 
@@ -98,12 +98,12 @@ def instance_of(settings: Settings) -> Instance:
 
 
 def known_hosts_file() -> Path:
-    """Where the host keys of instances are kept: ``ssh`` itself knows no host of these names."""
+    """The file with the host keys of instances. ``ssh`` does not use it, since it knows no hosts of these names."""
     return state_folder() / "known_hosts"
 
 
 def find_local_key(public_key: str) -> str:
-    """The private key's file in ``~/.ssh`` whose public half is this one; empty where there is none.
+    """The private key file in ``~/.ssh`` that belongs to a public key; empty if there is none.
 
     Args:
         public_key: The key that Azure has, as a line of authorized_keys.

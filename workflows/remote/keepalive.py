@@ -1,4 +1,4 @@
-"""Notices that the other machine has fallen silent, where neither the system nor a command in between tells."""
+"""Detects a dead SSH connection where neither the system nor a proxy reports it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import threading
 import time
 from typing import Any
 
-#: Seconds between two questions to the SSH server, which any server answers.
+#: Seconds between two keepalive requests, which every SSH server answers.
 ASK_SECONDS = 5.0
-#: Seconds without a single packet from it after which the connection is given up.
+#: Seconds without a packet from the server after which the connection is closed.
 SILENT_SECONDS = 30.0
 
 
 def watch(transport: Any) -> None:
-    """End a paramiko transport whose other side has fallen silent: whoever waits for it is told then.
+    """Close a paramiko transport when the server is silent, so that its users get an error instead of waiting.
 
-    As ServerAliveInterval of ssh_config(5) does it: a request that the server does not know is answered all the
-    same (RFC 4254, section 4). A packet of any kind counts, so that one that is large or late does no harm.
+    This works as ServerAliveInterval of ssh_config(5): the server answers even a request that it does not know
+    (RFC 4254, section 4). Every packet counts as a sign of life, so large or late answers do no harm.
     """
     heard = [time.monotonic()]
     read = transport.packetizer.read_message
@@ -31,7 +31,7 @@ def watch(transport: Any) -> None:
 
     def ask() -> None:
         with contextlib.suppress(Exception):
-            # Whatever it is, the connection is gone then, and its users are told by it themselves.
+            # An error means that the connection is gone, which its users notice themselves.
             while transport.is_active():
                 transport.global_request("keepalive@openssh.com", wait=True)
                 time.sleep(ASK_SECONDS)

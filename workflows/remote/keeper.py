@@ -1,7 +1,7 @@
 """The background process that keeps a project's tunnels: ``python -m workflows.remote.keeper PROJECT``.
 
-One SSH connection for all of them. It comes back after it was lost, and ends with what its tunnels belong to.
-Commands talk to it on 127.0.0.1, with a key that only this user can read.
+All tunnels share one SSH connection, which is restored after it was lost. The process ends with the last run or
+service that has tunnels. Commands send it requests on 127.0.0.1, with a key that only this user can read.
 """
 
 from __future__ import annotations
@@ -36,38 +36,38 @@ from .remote_paths import RemotePaths
 from .session import ALIVE_SECONDS, ConnectionLost, Session
 from .tunnels import keeper_file
 
-#: Seconds between two looks at whether it is still wanted.
+#: Seconds between two checks whether the process is still needed.
 CHECK_SECONDS = 0.5
-#: Seconds without any tunnel after which it ends; the first one may take a while to be asked for.
+#: Seconds without a tunnel after which the process ends, and seconds to wait for the first tunnel.
 IDLE_SECONDS, FIRST_SECONDS = 2.0, 300.0
-#: Seconds without a connection after which it gives up: a laptop may sleep over the weekend.
+#: Seconds without a connection after which it gives up. A laptop may be suspended over the weekend.
 GIVE_UP_SECONDS = 72 * 3600.0
-#: Commands that may report on one run or service.
+#: The most commands that report on one run or service.
 _REPORTS = 1000
-#: Seconds before another attempt to connect, at first and at the most.
+#: Seconds before another attempt to connect: the first pause and the longest.
 RETRY_FIRST, RETRY_MOST = 0.3, 5.0
-#: The most for a machine that is reached through a workspace, whose services count who asks.
+#: The longest pause for a machine that is reached through a workspace, which limits requests.
 RETRY_MOST_WORKSPACE = 30.0
-#: Seconds without accepting, after that was impossible.
+#: Seconds to wait after a failed accept.
 _PAUSE = 0.05
 
 
 @dataclass
 class _Owner:
-    """What some tunnels belong to."""
+    """A run or service that has tunnels."""
 
     name: str
     value: dict[str, Any]
     paths: RemotePaths
     number: int
-    #: The ports that the settings named where it was asked for.
+    #: The ports in the settings of the command that opened the tunnels.
     ports_named: tuple[int, ...] = ()
     forwards: dict[str, Forward] = field(default_factory=dict)
-    #: Files there in which it goes on to report, one of every command that asked; how much of each is known.
+    #: Remote files to which it reports, one for each command, and the offset up to which each has been read.
     reports: dict[str, int] = field(default_factory=dict)
 
     def request(self) -> dict[str, Any]:
-        """What the other machine has to know to watch it."""
+        """The message with which the remote machine begins to watch it."""
         return {"name": self.name, "owner": self.value, "number": self.number, "reports": self.reports}
 
 
@@ -79,9 +79,9 @@ class Keeper:
         self._address = address
         self._passphrases = passphrases
         self._key = key
-        #: Tells the machine that a new connection takes the place of one that was cut.
+        #: Identifies this process to the machine, so that a new connection replaces a broken one.
         self._name = os.urandom(8).hex()
-        #: Tells an owner from the one that it has replaced.
+        #: Numbers of owners, which distinguish an owner from the one that it has replaced.
         self._count = itertools.count(1)
         self._owners: dict[str, _Owner] = {}
         self._lock = threading.RLock()
@@ -96,7 +96,7 @@ class Keeper:
     # The connection
 
     def stay_connected(self) -> None:
-        """Connect, and again whenever the connection is lost."""
+        """Connect, and reconnect whenever the connection is lost."""
         pause, most = RETRY_FIRST, RETRY_MOST if self._address.instance is None else RETRY_MOST_WORKSPACE
         while not self._stopped.is_set():
             self._wake.clear()
@@ -118,7 +118,7 @@ class Keeper:
                 self._stopped.set()
                 return
             except Exception as error:
-                # Whatever it is, the next attempt may work.
+                # Whatever the error is, the next attempt may succeed.
                 if session is not None:
                     session.close()
                 problem = str(error) or type(error).__name__
@@ -135,7 +135,7 @@ class Keeper:
             try:
                 self._watch(session)
             except Refused as error:
-                # It would say so again and again.
+                # The machine would send the same invalid message again.
                 self._log(Refused(error.what, str(self._address)).problem)
                 self._stopped.set()
             except Exception as error:
@@ -146,7 +146,7 @@ class Keeper:
             session.close()
 
     def _watch(self, session: Session) -> None:
-        """Hear of what is over, until the connection is lost."""
+        """Handle messages about owners until the connection is lost."""
         while not self._stopped.is_set():
             got = session.frame(ALIVE_SECONDS)
             session.send_keepalive()
@@ -170,7 +170,7 @@ class Keeper:
                 self._apply_report(owner, message["report"])
 
     def _apply_report(self, owner: _Owner, message: dict[str, Any]) -> None:
-        """A background process there has written its launch configurations anew."""
+        """Apply new launch configurations that a remote background process has reported."""
         if "configurations" not in message:
             return
         try:
@@ -184,11 +184,11 @@ class Keeper:
         except Refused:
             raise
         except (UserError, OSError) as error:
-            # launch.json is broken at this moment; `attach` writes it later.
+            # launch.json cannot be read at the moment; `attach` can write it later.
             self._log(str(error))
 
     def transport(self, seconds: float) -> Any:
-        """The connection's transport, waited for."""
+        """The connection's transport, after waiting up to some seconds for it; None if there is no connection."""
         deadline = time.monotonic() + seconds
         with self._connected:
             while not self._stopped.is_set():
@@ -205,7 +205,7 @@ class Keeper:
     # Tunnels
 
     def open_tunnels(self, owner: _Owner, wanted: list[dict[str, Any]]) -> dict[str, int]:
-        """Have tunnels of an owner; the ports here, by the tunnels' names."""
+        """Open an owner's tunnels, unless they are open, and return the local ports by the tunnels' names."""
         with self._lock:
             self._served = True
             new = {entry["name"] for entry in wanted} - set(owner.forwards)
@@ -215,7 +215,7 @@ class Keeper:
                 at = entry["name"]
                 known = owner.forwards.get(at)
                 if known is not None and known.host == entry["host"]:
-                    # Who is connected stays so; who comes next is led to the new port.
+                    # Existing connections stay; new ones lead to the new port.
                     known.port = entry["port"]
                     continue
                 if known is not None:
@@ -228,7 +228,7 @@ class Keeper:
             return {name: one.local for name, one in owner.forwards.items()}
 
     def drop_owner(self, name: str, number: int = 0) -> None:
-        """Close the tunnels of an owner; with a number, if it has not been replaced since."""
+        """Close an owner's tunnels; with a number, only if the owner has not been replaced."""
         with self._lock:
             owner = self._owners.get(name)
             if owner is not None and number in (0, owner.number):
@@ -239,14 +239,13 @@ class Keeper:
                 self._mark_used()
 
     def _mark_used(self) -> None:
-        """Keep what there is, for a keeper that comes after one that was killed."""
-        # Only the file of the way in is read by others; tunnels are asked for over it.
+        """Note that the tunnels have just been used or changed."""
         self._used = time.monotonic()
 
-    # What commands ask for
+    # Requests of commands
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Do what a command asks for."""
+        """Handle a command's request and return the answer."""
         if request["do"] == "ensure":
             return self._handle_ensure(request)
         if request["do"] == "list":
@@ -289,7 +288,7 @@ class Keeper:
             if request["report"]:
                 known = owner.reports.get(request["report"], 0)
                 owner.reports[request["report"]] = max(known, request["offset"])
-            # Ports of what this one replaces are free for it.
+            # The owner can reuse the ports of the one that it replaces.
             try:
                 ports = self.open_tunnels(owner, request["tunnels"])
             except Refused as error:
@@ -309,17 +308,17 @@ class Keeper:
                 self._session.send(**owner.request())
         return {"ports": ports}
 
-    # Its life
+    # The process
 
     def serve(self, listener: socket.socket) -> None:
-        """Take in commands of this user, and of nobody else: what another one sends is not even looked at."""
+        """Accept commands of this user. Connections of other users are closed before anything is read."""
         while not self._stopped.is_set():
             try:
                 peer, _address = listener.accept()
             except OSError:
                 if listener.fileno() == -1:
                     return
-                # No descriptor is left, or the peer has gone before it was accepted.
+                # No file descriptor is left, or the client has gone before it was accepted.
                 time.sleep(_PAUSE)
                 continue
             if not is_allowed(peer):
@@ -333,15 +332,15 @@ class Keeper:
                 client.close()
 
     def _handle_client(self, client: Connection) -> None:
-        # The key is asked for here: whoever connects and says nothing keeps nobody else waiting.
-        # What is no answer at all is an AssertionError up to Python 3.11.
+        # The key is checked in this thread, so that a client that sends nothing does not block others.
+        # An invalid answer raises an AssertionError up to Python 3.11.
         with client, contextlib.suppress(EOFError, OSError, ValueError, AssertionError, AuthenticationError):
             deliver_challenge(client, self._key)
             answer_challenge(client, self._key)
             client.send_bytes(json.dumps(self.answer(json.loads(client.recv_bytes()))).encode())
 
     def run_until_unused(self) -> None:
-        """Stay for as long as it is wanted."""
+        """Wait until the process is no longer needed, then close everything."""
         file = keeper_file(self._project)
         own = os.getpid()
         while not self._stopped.wait(CHECK_SECONDS):
@@ -372,7 +371,7 @@ class Keeper:
 
 
 def main(project: Path) -> int:
-    """Keep tunnels until none is wanted any more."""
+    """Keep tunnels open until none is needed any more."""
     tracebacks.install()
     with without_mock():
         import fabric  # noqa: F401
@@ -384,7 +383,7 @@ def main(project: Path) -> int:
         from ..azureml.relay import tokens
 
         tokens.import_token(address.instance, message["token"])
-    # Passphrases are typed in the command, never here.
+    # The command asks for passphrases, never this process.
     sys.stdin = open(os.devnull)  # noqa: SIM115
     listener = socket.create_server(("127.0.0.1", 0))
     file = keeper_file(project)
@@ -410,7 +409,7 @@ def main(project: Path) -> int:
 
 
 def _private_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a file that only this user can read, from its first byte on."""
+    """Write a JSON file that only this user can read. It is private from the start."""
     before = os.umask(0o077)
     try:
         write_json(path, value)

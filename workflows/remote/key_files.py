@@ -1,7 +1,7 @@
-"""Key files as ssh-keygen, OpenSSL and PuTTY write them: what is in one, and signatures with it.
+"""Reads key files of ssh-keygen, OpenSSL and PuTTY, and signs with their keys.
 
 The formats: OpenSSH's own (PROTOCOL.key of its sources), PEM of PKCS#1, SEC 1 and PKCS#8 (RFC 7468), public keys and
-certificates in lines of one each (sshd(8), PROTOCOL.certkeys), signatures (RFC 4253, 5656, 8332, 8709).
+certificates, one a line (sshd(8), PROTOCOL.certkeys), and signatures (RFC 4253, 5656, 8332, 8709).
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any
 
 from ..reading import read_bytes
 
-#: What a key file has at the most; those of the largest keys have 30 kB.
+#: The most bytes of a key file; the largest keys need 30 kB.
 _MOST_BYTES = 1 << 20
 _OPENSSH = b"openssh-key-v1\0"
 CERTIFICATE = "-cert-v01@openssh.com"
-#: Strings of a public key after its kind, which a certificate has after its nonce.
+#: The number of strings in a public key after its kind, and in a certificate after its nonce.
 _PARTS = {"ssh-rsa": 2, "ssh-dss": 4, "ssh-ed25519": 1, "sk-ssh-ed25519": 2, "sk-ecdsa-sha2-nistp256": 3}
 
 
 class NotAKey(Exception):
-    """A file that no key can be taken from: what is wrong with it, and what to do."""
+    """A file whose key cannot be used: what is wrong with it, and what to do."""
 
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(problem, remedy)
@@ -39,13 +39,13 @@ class NeedsPassphrase(Exception):
 
 @dataclass(frozen=True)
 class KeyFile:
-    """What can be told of a key file without its passphrase.
+    """What is known of a key file without its passphrase.
 
     Attributes:
         path: The file.
-        blob: The public key as it goes over the wire; empty where only the passphrase would tell.
-        public: Whether it holds the public half alone.
-        encrypted: Whether it takes a passphrase.
+        blob: The public key in the SSH wire format; empty if the passphrase is needed to read it.
+        public: Whether the file has the public key only.
+        encrypted: Whether it needs a passphrase.
     """
 
     path: str
@@ -55,15 +55,15 @@ class KeyFile:
 
     @property
     def hardware(self) -> bool:
-        """Whether the private half is in a security key, which only ssh's own programs can ask."""
+        """Whether the private key is in a security key, which only ssh's own programs can use."""
         return bool(self.blob) and kind_of(self.blob).startswith("sk-")
 
 
 def inspect_key_file(path: str) -> KeyFile:
-    """What is in a key file.
+    """Read a key file without its passphrase.
 
     Raises:
-        NotAKey: No key is.
+        NotAKey: It has no usable key.
         OSError: It cannot be read.
     """
     data = read_bytes(path, _MOST_BYTES)
@@ -91,7 +91,7 @@ def inspect_key_file(path: str) -> KeyFile:
 
 
 def load(path: str, passphrase: str | None) -> Any:
-    """A private key, as the cryptography package has it.
+    """Load a private key as an object of the cryptography package.
 
     Raises:
         NeedsPassphrase: It is encrypted, and the passphrase is missing or wrong.
@@ -121,11 +121,11 @@ def load(path: str, passphrase: str | None) -> Any:
 
 
 def sign(key: Any, data: bytes, algorithm: str) -> bytes:
-    """A signature as it goes over the wire.
+    """A signature in the SSH wire format.
 
     Args:
-        key: What :func:`load` returns.
-        data: What is signed.
+        key: A key that :func:`load` has returned.
+        data: The data to sign.
         algorithm: The signature's algorithm, such as ``rsa-sha2-512``.
     """
     from cryptography.hazmat.primitives import hashes
@@ -147,7 +147,7 @@ def sign(key: Any, data: bytes, algorithm: str) -> bytes:
 
 
 def public_blob(key: Any) -> bytes:
-    """The public half of a private key as it goes over the wire."""
+    """The public key of a private key in the SSH wire format."""
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     line: bytes = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
@@ -155,7 +155,7 @@ def public_blob(key: Any) -> bytes:
 
 
 def public_line(data: bytes) -> bytes:
-    """The key or certificate of the first line with one; empty where there is none."""
+    """The key or certificate of the first line that has one; empty if there is none."""
     for line in data[:_MOST_BYTES].splitlines():
         words = line.split(None, 2)
         if not words or words[0].startswith(b"#"):
@@ -168,7 +168,7 @@ def public_line(data: bytes) -> bytes:
 
 
 def certificate_in(path: str) -> bytes:
-    """The certificate in a file; empty where there is none."""
+    """The certificate in a file; empty if there is none."""
     try:
         blob = public_line(read_bytes(path, _MOST_BYTES))
     except OSError:
@@ -177,7 +177,7 @@ def certificate_in(path: str) -> bytes:
 
 
 def certified_key(certificate: bytes) -> bytes:
-    """The public key that a certificate is about; empty where it is not understood."""
+    """The public key that a certificate certifies; empty if the certificate cannot be read."""
     kind = kind_of(certificate).removesuffix(CERTIFICATE)
     count = _PARTS.get(kind, 2)
     try:
@@ -189,7 +189,7 @@ def certified_key(certificate: bytes) -> bytes:
 
 
 def kind_of(blob: bytes) -> str:
-    """The kind of a public key or certificate; empty where it is none."""
+    """The kind of a public key or certificate; empty if the data is neither."""
     try:
         return _parts(blob, 1)[0].decode("ascii")
     except ValueError:
@@ -197,15 +197,15 @@ def kind_of(blob: bytes) -> str:
 
 
 def ssh_string(data: bytes) -> bytes:
-    """A string of the SSH protocol: its length and itself."""
+    """A string of the SSH protocol: the length, then the data."""
     return struct.pack(">I", len(data)) + data
 
 
 def _parts(data: bytes, count: int) -> list[bytes]:
-    """The first strings of some bytes.
+    """The first strings of the SSH protocol in some data.
 
     Raises:
-        ValueError: There are fewer.
+        ValueError: There are fewer strings.
     """
     found, at = [], 0
     for _number in range(count):
@@ -245,7 +245,7 @@ def _inspect_openssh(path: str, data: bytes) -> KeyFile:
 
 
 def _read_public_key_beside(path: str) -> bytes:
-    """The public key in the file beside a private one; empty for none."""
+    """The public key in the .pub file of a private key; empty if there is none."""
     try:
         return public_line(read_bytes(f"{path}.pub", _MOST_BYTES))
     except OSError:

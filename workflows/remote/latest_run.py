@@ -1,4 +1,4 @@
-"""Remembers that the newest run of a project was started on the other machine, for who asks for the newest one here."""
+"""Records that the newest run of a project is on the remote machine, so that local commands can point to it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _NAME = "latest.json"
 
 
 def record(project: Path, story: str, address: Address) -> None:
-    """Note that a run of a story has just been started there."""
+    """Record that a run has just been started on the remote machine."""
     path = state_folder(project, "remote") / _NAME
     write_json(path, {**(read_json(path) or {}), story: {"created": time.time(), "address": str(address)}})
 
 
 def print_if_newer(console: Console, project: Path, story: str, task: str, created: float) -> None:
-    """Say in a line that a run which is shown as the newest one is older than one there.
+    """Print a note if the remote machine has a newer run than the one that is shown as the newest.
 
     Args:
-        console: Where to say it.
+        console: Where to print it.
         project: The project's folder.
         story: ``pipeline`` or ``experiment``.
-        task: The task that shows the newest one.
-        created: When the one that is shown was started, in seconds since the epoch.
+        task: The task that shows the newest run.
+        created: The start of the shown run, in seconds since the epoch.
     """
     known = (read_json(project / STATE_FOLDER / "remote" / _NAME) or {}).get(story)
     if known and known["created"] > created and not report.is_wanted():

@@ -1,4 +1,4 @@
-"""Which files of a project travel: what git would track, and what is named besides."""
+"""Lists the files of a project to send: those that git would track, and those that are named explicitly."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from ..ignore_files import read_patterns
 from ..project import STATE_FOLDER
 from ..scratch import scratch_folder
 
-#: Never sent, also where git tracks them: `.env` holds secrets, the others are this machine's and this editor's own.
+#: Never sent, even if git tracks them: `.env` has secrets, the others belong to this machine and its editor.
 _NEVER = frozenset({".env", ".git", STATE_FOLDER, "__pycache__", ".venv", ".vscode", ".ipynb_checkpoints"})
 
 
 @dataclass(frozen=True)
 class LocalFile:
-    """One file as it is here.
+    """One local file.
 
     Attributes:
-        path: Relative to the folder, with ``/``.
-        full: Where it lies.
-        size: Bytes.
-        time: When it was changed, in nanoseconds since the epoch.
-        mode: Its permissions.
-        link: Where it leads; empty where it is no link.
+        path: The path relative to the folder, with ``/``.
+        full: The full path.
+        size: The size in bytes.
+        time: The modification time, in nanoseconds since the epoch.
+        mode: The permissions.
+        link: The target of a symbolic link; empty for other files.
     """
 
     path: str
@@ -42,19 +42,19 @@ class LocalFile:
 
     @property
     def key(self) -> list[int]:
-        """What tells whether it has changed."""
+        """The values by which a change is detected."""
         return [self.size, self.time, self.mode]
 
 
 def project_files(project: Path, extra: Iterable[Path]) -> dict[str, LocalFile]:
-    """The files of a project by path: those that git does not ignore, and those below named folders.
+    """The files of a project to send, by path: those that git does not ignore, and those below named folders.
 
     Args:
         project: The project's folder.
-        extra: Files and folders in it that travel, ignored or not.
+        extra: Files and folders in it that are sent even if git ignores them.
 
     Raises:
-        UserError: They cannot be listed.
+        UserError: The files cannot be listed.
     """
     found: dict[str, LocalFile] = {}
     for path in _list_paths(project):
@@ -68,7 +68,7 @@ def project_files(project: Path, extra: Iterable[Path]) -> dict[str, LocalFile]:
 
 
 def files_below(place: Path, root: Path) -> Iterator[LocalFile]:
-    """A file, or all files below a folder, by their path in another folder above it.
+    """A file, or all files below a folder, with paths relative to a root.
 
     Raises:
         UserError: A folder cannot be read.
@@ -92,12 +92,12 @@ def files_below(place: Path, root: Path) -> Iterator[LocalFile]:
 
 
 def _files_at(root: Path, path: str, within: frozenset[str] = frozenset()) -> Iterator[LocalFile]:
-    """The file at a path; of a link to a folder that lies elsewhere, the files in that folder, by the link's name.
+    """The file at a path. For a link to a folder outside the root: the files in that folder, below the link's path.
 
     Args:
-        root: The folder that travels.
+        root: The folder that is sent.
         path: A path in it.
-        within: The real paths of linked folders that it is in.
+        within: The real paths of linked folders that contain the path.
     """
     one = _read_file_info(root, path)
     if one is not None:
@@ -125,12 +125,12 @@ def _in_linked(root: Path, path: str, within: frozenset[str]) -> Iterator[LocalF
 
 
 def _contains_any(folder: str, others: Iterable[str]) -> bool:
-    """Whether one of the others is a folder or lies in it: what it holds would have no end."""
+    """Whether a folder contains, or is, one of the others: following a link to it would never end."""
     return any(os.path.join(other, "").startswith(os.path.join(folder, "")) for other in others)
 
 
 def _is_environment(parent: str, name: str) -> bool:
-    """Whether a folder is a virtual environment: it is made for this machine alone."""
+    """Whether a folder is a virtual environment, which works on this machine only."""
     return os.path.isfile(os.path.join(parent, name, "pyvenv.cfg"))
 
 
@@ -143,10 +143,10 @@ def _read_file_info(root: Path, path: str, follow: bool = False) -> LocalFile | 
             inside = os.path.realpath(full)
             if not follow and inside.startswith(os.path.join(os.path.realpath(root), "")) and not os.path.isabs(target):
                 return LocalFile(path, full, len(os.fsencode(target)), seen.st_mtime_ns, 0o777, target)
-            # It leads out of the folder: what it leads to travels, if it is a file.
+            # The link leads out of the folder: its target is sent, if that is a file.
             seen = os.stat(full)
     except OSError:
-        # Deleted meanwhile, or a link that leads nowhere.
+        # Deleted meanwhile, or a broken link.
         return None
     if not stat.S_ISREG(seen.st_mode):
         return None
@@ -159,7 +159,7 @@ def _list_paths(project: Path) -> list[str]:
     arguments = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     done = _git(["git", *arguments], project)
     if done.returncode:
-        # No repository, or one that git does not trust: the same rules, from a repository of our own.
+        # No repository, or one that git does not trust: apply the same rules with an empty repository.
         done = _list_without_repository(project, arguments)
     if done.returncode:
         word = (os.fsdecode(done.stderr).strip().splitlines() or ["git does not say why"])[-1]
@@ -169,7 +169,7 @@ def _list_paths(project: Path) -> list[str]:
         path = os.fsdecode(name).rstrip("/")
         inner = project / path
         if inner.is_dir() and not inner.is_symlink():
-            # A submodule, or a repository in this one: git names its folder alone.
+            # A submodule or nested repository, of which git lists only the folder.
             found.update(dict.fromkeys(f"{path}/{one}" for one in _list_submodule(inner, arguments)))
         else:
             found[path] = None
@@ -177,16 +177,16 @@ def _list_paths(project: Path) -> list[str]:
 
 
 def _list_submodule(folder: Path, arguments: list[str]) -> list[str]:
-    """What git would track in a submodule or a repository of its own."""
+    """The files that git would track in a submodule or nested repository."""
     if (folder / ".git").exists():
         return _list_paths(folder)
-    # A submodule that was not fetched; what lies there all the same belongs to no repository.
+    # A submodule that was not fetched: its files belong to no repository.
     done = _list_without_repository(folder, arguments)
     return [os.fsdecode(name) for name in done.stdout.split(b"\0") if name and not name.endswith(b"/")]
 
 
 def _list_without_repository(folder: Path, arguments: list[str]) -> subprocess.CompletedProcess[bytes]:
-    """What git would say of a folder if it were a repository in which nothing is tracked yet."""
+    """List a folder's files with git as if it were a new repository in which nothing is tracked."""
     with scratch_folder() as empty:
         _git(["git", "init", "-q", "--bare", str(empty)], folder)
         return _git(["git", f"--git-dir={empty}", f"--work-tree={folder}", *arguments], folder)
@@ -200,7 +200,7 @@ def _git(argv: list[str], folder: Path) -> subprocess.CompletedProcess[bytes]:
 
 
 def _without_git(project: Path) -> list[str]:
-    """By the .gitignore files, where git itself is not installed."""
+    """List the files by the .gitignore files, if git is not installed."""
     from pathspec import GitIgnoreSpec
 
     found: list[str] = []
@@ -221,7 +221,7 @@ def _without_git(project: Path) -> list[str]:
                 verdict = verdict if result.include is None else bool(result.include)
             return verdict
 
-        # A link is a file to git, whatever it leads to.
+        # For git, a symbolic link is a file, whatever its target.
         files += [name for name in folders if os.path.islink(os.path.join(parent, name))]
         folders[:] = [name for name in folders if name not in _NEVER and not ignored(f"{prefix}{name}/")]
         found += [f"{prefix}{name}" for name in files if not ignored(f"{prefix}{name}")]

@@ -1,4 +1,4 @@
-"""The terminal here while a task runs on the other machine: its Ctrl-C, its input and its size are passed on."""
+"""The local terminal while a task runs on the remote machine: passes on Ctrl-C, input and the terminal's size."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ..interrupts import handling_signals
 from . import frames
 from .session import ConnectionLost, Session
 
-#: How often Ctrl-C is passed on before this command gives up on the task.
+#: The Ctrl-C at which this command stops instead of passing it on.
 _PATIENCE = 3
 _CTRL_C = b"\x03"
 
 
 class LocalTerminal:
-    """Passes on what is typed here.
+    """Passes on what the user does in the local terminal.
 
     Args:
-        session: The other machine.
-        terminal: What :func:`terminal` has told of this one when the task was started.
-        types: Whether the task is one that a person talks to.
+        session: The session with the remote machine.
+        terminal: The result of :func:`terminal` when the task was started.
+        types: Whether the task is interactive.
 
     Attributes:
-        session: The same; another one after the connection was lost.
+        session: The current session; a new one after the connection was lost.
     """
 
     def __init__(self, session: Session, terminal: dict[str, Any] | None, types: bool) -> None:
@@ -36,21 +36,21 @@ class LocalTerminal:
         self._terminal = terminal
         self._types = types
         self._interrupts = self._passed = 0
-        #: Nobody is there who could be told: Ctrl-C is meant for this command.
+        #: Whether the connection is lost: then Ctrl-C stops this command.
         self._disconnected = False
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[None]:
-        """Have Ctrl-C stop the task there instead of this command, and what is typed go there."""
+        """Send Ctrl-C and the input to the remote task instead of to this command."""
         with self._signals(), self._typing():
             yield
 
     @contextlib.contextmanager
     def disconnected(self) -> Iterator[None]:
-        """While there is no connection: Ctrl-C interrupts at once.
+        """While there is no connection, let Ctrl-C interrupt this command at once.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C was pressed, also where it had not been passed on before.
+            KeyboardInterrupt: Ctrl-C was pressed, now or before without having been passed on.
         """
         self._disconnected = True
         try:
@@ -61,10 +61,10 @@ class LocalTerminal:
             self._disconnected = False
 
     def pass_on(self) -> None:
-        """Tell the task what has happened since the last time.
+        """Send the interrupts and the new size of the terminal since the last call.
 
         Raises:
-            Lost: The connection is gone.
+            ConnectionLost: The connection is gone.
         """
         while self._passed < self._interrupts:
             self.session.send(signal="INT")
@@ -118,10 +118,10 @@ class LocalTerminal:
                 typed += data
             if self._disconnected:
                 if _CTRL_C in typed:
-                    # In its raw mode the terminal makes no signal of it.
+                    # In raw mode the terminal does not turn Ctrl-C into a signal.
                     typed = b""
                     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-                # The rest is for the task, once it is there again.
+                # The rest is sent to the task after the connection is restored.
                 continue
             if typed:
                 with contextlib.suppress(ConnectionLost):
@@ -130,14 +130,14 @@ class LocalTerminal:
 
 
 def can_type() -> bool:
-    """Whether what is typed here can be handed to a task."""
+    """Whether input typed here can be passed to a task."""
     return sys.stdin.isatty() and os.name != "nt"
 
 
 def terminal() -> dict[str, Any] | None:
-    """The terminal that the task is shown on; None where its output goes somewhere else."""
+    """The size and type of the terminal; None if the output goes somewhere else."""
     if not (sys.stdout.isatty() and sys.stderr.isatty()):
         return None
-    # The terminal's own word: COLUMNS and LINES, where a shell has exported them, do not follow the window.
+    # Asked of the terminal itself: exported COLUMNS and LINES do not follow the window's size.
     size = os.get_terminal_size(sys.stdout.fileno())
     return {"columns": size.columns, "lines": size.lines, "term": os.environ.get("TERM", "xterm")}

@@ -1,6 +1,7 @@
-"""Logs in as ssh does: the server is asked about each key before anybody has to unlock it, and what it says is kept.
+"""Logs in as ssh does: asks the server about each key before unlocking it, and keeps the server's messages.
 
-paramiko's own way signs with every key at once, asks for passphrases that nobody needs, and loses the server's reasons.
+paramiko's own login signs with every key at once, asks for passphrases that are not needed, and drops the server's
+reasons.
 """
 
 from __future__ import annotations
@@ -37,16 +38,16 @@ _SHOWN = 6
 
 
 class TooManyKeys(Exception):
-    """The server has ended the login because of the number of keys that were tried."""
+    """The server has ended the login because too many keys were tried."""
 
 
 class Login:
-    """A login at one machine, for paramiko's ``auth_strategy``.
+    """A login to one machine, for paramiko's ``auth_strategy``.
 
     Args:
         address: The machine.
-        passphrases: Of key files; what is asked for is added.
-        tried: Keys that the server has refused on an earlier connection, which are not tried again; added to.
+        passphrases: Passphrases of key files, by path; those that the user types are added.
+        tried: Keys that were refused on an earlier connection and are not tried again; further ones are added.
     """
 
     def __init__(self, address: Address, passphrases: dict[str, str], tried: list[Identity]) -> None:
@@ -59,8 +60,8 @@ class Login:
         """Log in on a paramiko transport whose host key has been checked.
 
         Raises:
-            LoginFailed: The server does not let us in.
-            TooMany: It has ended the connection, and there are keys that were not tried.
+            LoginFailed: The server refuses the login.
+            TooManyKeys: The server has ended the connection, and some keys were not tried.
         """
         authentication = _Authentication(transport)
         transport.auth_handler = authentication
@@ -82,7 +83,7 @@ class Login:
                 answer = self._offer(authentication, transport, one, found)
                 methods = answer.methods or methods
                 if answer.kind == "partly":
-                    # One that has done its part may not do the next.
+                    # The key was accepted, but the server wants another one in addition.
                     answer.kind = "refused"
         except _ConnectionEnded as ended:
             raise self._ended_error(transport, waiting, ended) from ended
@@ -91,7 +92,7 @@ class Login:
         raise self._refusal_error(methods, authentication.partly, found)
 
     def _offer(self, authentication: _Authentication, transport: Any, one: Identity, found: Identities) -> _Answer:
-        """Try a key; how the server answers."""
+        """Try a key and return the server's answer."""
         algorithm = _algorithm(transport, one)
         if one.blob and not one.ready:
             self._tried.append(one)
@@ -200,14 +201,14 @@ class _ConnectionEnded(Exception):
 
 
 class _Answer:
-    """What the server says: ``accepted``, ``refused``, ``partly`` (and more is wanted), ``would do``."""
+    """The server's answer: ``accepted``, ``refused``, ``partly`` (more is required) or ``would do``."""
 
     def __init__(self, kind: str, methods: list[str] | None = None) -> None:
         self.kind, self.methods = kind, methods or []
 
 
 class _Authentication(AuthHandler):  # type: ignore[misc]
-    """The messages of RFC 4252 on a paramiko transport, one question and its answer at a time."""
+    """The messages of RFC 4252 on a paramiko transport, one request and its answer at a time."""
 
     def __init__(self, transport: Any) -> None:
         super().__init__(transport)
@@ -221,7 +222,7 @@ class _Authentication(AuthHandler):  # type: ignore[misc]
             MSG_USERAUTH_SUCCESS: self._succeeded,
             MSG_USERAUTH_FAILURE: self._failed,
             MSG_USERAUTH_BANNER: self._parse_userauth_banner,
-            # In answer to a key, the same number says that it would do.
+            # As the answer to a key, this message number means that the key would be accepted.
             MSG_USERAUTH_INFO_REQUEST: lambda _message: self._answers.put(_Answer("would do")),
         }
 
@@ -235,11 +236,11 @@ class _Authentication(AuthHandler):  # type: ignore[misc]
         self._answers.put(_Answer("partly" if partly else "refused", methods))
 
     def abort(self) -> None:
-        """The connection has ended."""
+        """Note that the connection has ended; called by paramiko."""
         self._answers.put(None)
 
     def begin(self, user: str) -> None:
-        """Ask for logins to begin."""
+        """Request the authentication service."""
         self.username = user
         message = Message()
         message.add_byte(cMSG_SERVICE_REQUEST)
@@ -247,17 +248,17 @@ class _Authentication(AuthHandler):  # type: ignore[misc]
         self._send(message)
 
     def request(self, method: str, rest: tuple[Any, ...] = ()) -> _Answer:
-        """Ask to be let in.
+        """Send a login request and return the server's answer.
 
         Raises:
-            _Ended: There is no answer.
+            _ConnectionEnded: There is no answer.
         """
         self.auth_method = method
         message = self._message(method, rest)
         return self._send(message)
 
     def to_sign(self, algorithm: str, blob: bytes) -> bytes:
-        """What a key's signature is made of."""
+        """The data that a key has to sign."""
         message = Message()
         message.add_string(self.transport.session_id)
         return bytes(message.asbytes() + self._message("publickey", (True, algorithm, blob)).asbytes())
@@ -281,7 +282,7 @@ class _Authentication(AuthHandler):  # type: ignore[misc]
         deadline = time.monotonic() + ANSWER_SECONDS
         while True:
             try:
-                # Not for long: nobody tells one who begins to wait after the connection has ended.
+                # A short wait: if the connection has ended before, no answer will be put into the queue.
                 answer = self._answers.get(timeout=0.5)
             except queue.Empty:
                 if not self.transport.is_active():
@@ -295,7 +296,7 @@ class _Authentication(AuthHandler):  # type: ignore[misc]
 
 
 def _algorithm(transport: Any, one: Identity) -> str:
-    """The algorithm that a key is offered with: of RSA's, the best that the server takes (RFC 8308, 8332)."""
+    """The algorithm with which a key is offered: for RSA, the best one that the server accepts (RFC 8308, 8332)."""
     kind = one.kind
     if kind.removesuffix(CERTIFICATE) != "ssh-rsa":
         return kind

@@ -1,4 +1,4 @@
-"""The errors of connecting that callers tell apart."""
+"""The error of a refused login, which callers distinguish from other errors of connecting."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from ..errors import UserError
 
 
 class LoginFailed(UserError):
-    """The machine was reached and the login was refused."""
+    """The machine was reached, but it refused the login."""

@@ -1,4 +1,4 @@
-"""The passphrases of key files: asked for once, where nobody sees them, and never kept on a disk."""
+"""The passphrases of key files: asked for once, without echo, and never written to a disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..errors import UserError
 from ..terminal import printable
 from .key_files import load, public_blob
 
-#: How often a passphrase is asked for.
+#: The number of attempts to type a passphrase.
 _TIMES = 3
 
 
@@ -21,7 +21,7 @@ class Passphrases:
     """The passphrases of one command.
 
     Args:
-        known: By path; what is asked for is added.
+        known: Passphrases by path; those that the user types are added.
     """
 
     def __init__(self, known: dict[str, str]) -> None:
@@ -29,14 +29,14 @@ class Passphrases:
         self._prompts: dict[str, int] = {}
 
     def known(self, path: str) -> str | None:
-        """A key's passphrase, where one was given; it may be wrong."""
+        """A key's passphrase if one was given; it may be wrong."""
         return self._known.get(path)
 
     def prompt(self, path: str) -> None:
-        """Ask for a key's passphrase, again where the one before was wrong.
+        """Ask the user for a key's passphrase, again if the previous one was wrong.
 
         Raises:
-            NobodyToAsk: Nobody can be asked, or it was wrong too often.
+            NoPassphrase: There is no terminal, or the passphrase was wrong too often.
         """
         import getpass
 
@@ -56,5 +56,5 @@ class Passphrases:
         self._known[path] = getpass.getpass(f"Passphrase of {printable(path)}: ")
 
     def public_half(self, path: str) -> bytes:
-        """The public half of a key whose passphrase is known, as it goes over the wire."""
+        """The public key of a key file whose passphrase is known, in the SSH wire format."""
         return public_blob(load(path, self._known.get(path)))

@@ -1,4 +1,4 @@
-"""What tells this person on this machine from every other one."""
+"""The identifier of this user on this machine."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..project import write_bytes
 
 
 def person_id() -> str:
-    """Tells this person on this machine from every other one; made at the first use, and the same from then on.
+    """The identifier of this user on this machine, created at the first use and stored.
 
-    Neither the machine's name nor its network cards do: both change with the network that it is in.
+    The machine's name and network addresses cannot serve as identifiers, since they change with the network.
 
     Raises:
-        UserError: It cannot be kept.
+        UserError: It cannot be stored.
     """
     path = state_folder() / "id"
     try:

@@ -1,4 +1,4 @@
-"""The program itself, as it is here, for the other machine: its files and what it needs installed."""
+"""This program as the remote machine needs it: its files and requirements."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ DISTRIBUTION = "azureml-debug"
 
 @dataclass(frozen=True)
 class Program:
-    """What the other machine has to have.
+    """What the remote machine needs to run this program.
 
     Attributes:
         version: The program's version.
-        requirements: What pip has to install for it.
-        files: The program's own files, by their path there; empty where the project holds them.
+        requirements: The packages to install.
+        files: The program's own files, with their remote paths; empty if they are part of the project.
     """
 
     version: str
@@ -32,12 +32,12 @@ class Program:
 
     @property
     def environment_key(self) -> str:
-        """Tells environments of other requirements apart."""
+        """The identifier of an environment with these requirements."""
         return hashlib.sha256("\n".join(self.requirements).encode()).hexdigest()[:12]
 
     @property
     def key(self) -> str:
-        """Tells other files of the program apart."""
+        """The identifier of the program's files, from their content."""
         found = hashlib.sha256()
         for one in self.files:
             found.update(f"{one.path}\0{one.size}\0".encode())
@@ -46,10 +46,10 @@ class Program:
 
 
 def describe_program(project: Path) -> Program:
-    """This program, for a project that is going to another machine.
+    """This program, for a project that is sent to the remote machine.
 
     Raises:
-        UserError: It is not installed, so nobody knows what it needs.
+        UserError: The program is not installed, so its requirements are unknown.
     """
     import importlib.metadata
 
@@ -71,7 +71,7 @@ def _program_files(package: Path) -> list[LocalFile]:
     found = {one.path: one for one in files_below(package, package.parent) if _is_needed(one)}
     defaults = packaged_defaults()
     if not defaults.is_relative_to(package):
-        # A clone: what a wheel has inside lies beside the package.
+        # In a clone, files that are inside the package in a wheel are next to the package.
         for name in ("env", "examples"):
             for one in files_below(defaults / name, defaults):
                 path = f"{package.name}/_defaults/{one.path}"

@@ -1,4 +1,4 @@
-"""A ProxyCommand of the person's SSH configuration, with a socket of ours at its other end."""
+"""Runs a ProxyCommand of the user's SSH configuration, connected to a socket."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 from ..errors import UserError
 from .address import Address
 
-#: Characters of names and addresses that mean nothing to a shell.
+#: Names and addresses without characters that are special to a shell.
 _PLAIN = re.compile(r"[\w.:%@+~\[\]-]*")
 
 
 class _Proxy(socket.socket):
-    """The socket to a command, which ends with it."""
+    """The socket to a command. Closing the socket ends the command."""
 
     child: subprocess.Popen[bytes] | None = None
 
@@ -30,13 +30,12 @@ class _Proxy(socket.socket):
 
 
 def start_proxy(address: Address) -> Any:
-    """Start the command of an address; what the SSH connection goes through.
+    """Start the ProxyCommand of an address and return the socket for the SSH connection.
 
-    Where paramiko's own class has pipes, this has a socket: it tells when the command has ended, and can be
-    written to without waiting for ever.
+    paramiko's own class uses pipes. A socket reports the end of the command, and writing to it cannot block forever.
 
     Raises:
-        UserError: A name in it would mean something else to the shell.
+        UserError: A name in the command has characters that are special to the shell.
     """
     command = _expand_command(address)
     if os.name == "nt":
@@ -45,7 +44,7 @@ def start_proxy(address: Address) -> Any:
         return paramiko.ProxyCommand(command)
     ours, theirs = socket.socketpair()
     with theirs:
-        # By a shell, as ssh_config(5) has it; Ctrl-C in the terminal is meant for the task, not for the way to it.
+        # Run by a shell, as ssh_config(5) says. Ctrl-C in the terminal is meant for the task, not for this command.
         end = theirs.fileno()
         child = subprocess.Popen(["/bin/sh", "-c", f"trap '' INT; exec {command}"], stdin=end, stdout=end)
     proxy = _Proxy(ours.family, ours.type, fileno=ours.detach())
@@ -54,7 +53,7 @@ def start_proxy(address: Address) -> Any:
 
 
 def _expand_command(address: Address) -> str:
-    """The command with what stands for the machine filled in."""
+    """The command with its tokens expanded."""
     values = {
         "%": "%",
         "h": address.host,

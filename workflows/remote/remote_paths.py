@@ -1,4 +1,4 @@
-"""Where a path of this machine lies on the other one, and back."""
+"""Translates paths between this machine and the remote one."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from pathlib import Path
 
 from ..project import STATE_FOLDER
 
-#: What is outside the project lies there, below the project's folder.
+#: The folder below the remote project folder for files from outside the project.
 OUTSIDE_FOLDER = f"{STATE_FOLDER}/remote/carried"
 
 
 @dataclass
 class RemotePaths:
-    """The two sides' paths.
+    """The paths of a project on both machines.
 
     Attributes:
-        project: The project's folder here.
-        root: The project's folder there; set once it is known.
-        named: Files and folders here that have to travel, whether or not git ignores them.
+        project: The local project folder.
+        root: The remote project folder; set once it is known.
+        named: Local files and folders that are sent even if git ignores them.
     """
 
     project: Path
     root: str = ""
     named: list[Path] = field(default_factory=list)
-    #: Folders of code in the project: what git tracks in them travels anyway, and the rest only where git
-    #: knows nothing of the folder at all.
+    #: Folders of code in the project. The files that git tracks in them are sent anyway; the others only if git
+    #: tracks none of the folder's files.
     code: list[Path] = field(default_factory=list)
 
     def include_code(self, path: Path) -> None:
-        """Have a folder of code travel: outside the project whole, inside it what git would track."""
+        """Send a folder of code: all of it if it is outside the project, otherwise the files that git would track."""
         full = Path(os.path.abspath(path))
         if not full.is_relative_to(self.project):
             self.include(full)
@@ -40,7 +40,7 @@ class RemotePaths:
             self.code.append(full)
 
     def include_untracked_code(self, listed: Iterable[str]) -> list[Path]:
-        """The folders of code of which git would track nothing; they are named from now on."""
+        """Send the folders of code of which git tracks no file completely, and return them."""
         found = []
         for place in self.code:
             inside = place.relative_to(self.project).as_posix()
@@ -50,14 +50,14 @@ class RemotePaths:
         return found
 
     def include(self, path: Path) -> str:
-        """Have a file or folder travel; its path relative to the project's folder there."""
+        """Send a file or folder, and return its path relative to the remote project folder."""
         full = Path(os.path.abspath(path))
         if full not in self.named:
             self.named.append(full)
         return self.relative(full)
 
     def relative(self, full: Path) -> str:
-        """A path's place relative to the project's folder there."""
+        """The remote path of a local one, relative to the remote project folder."""
         if full.is_relative_to(self.project):
             return full.relative_to(self.project).as_posix()
         for place in self.named:
@@ -67,12 +67,12 @@ class RemotePaths:
         return _outside_path(full)
 
     def to_remote(self, path: Path) -> str:
-        """The absolute path there; :attr:`root` has to be known."""
+        """The absolute remote path of a local one; :attr:`root` has to be known."""
         relative = self.relative(Path(os.path.abspath(path)))
         return self.root if relative == "." else f"{self.root}/{relative}"
 
     def to_local(self, path: str) -> str:
-        """The path here of one there; as it is where nothing here belongs to it."""
+        """The local path of a remote one; the unchanged path if there is no local one."""
         if path == self.root:
             return str(self.project)
         if not self.root or not path.startswith(self.root + "/"):
@@ -84,7 +84,7 @@ class RemotePaths:
                 if inside == carried or inside.startswith(carried + "/"):
                     return str(place) + inside[len(carried) :]
         if inside.startswith(f"{STATE_FOLDER}/"):
-            # Runs and their logs are there only.
+            # Runs and their logs exist on the remote machine only.
             return path
         return str(self.project / inside)
 
@@ -100,5 +100,5 @@ class RemotePaths:
 
 
 def _outside_path(place: Path) -> str:
-    # Two folders of one name are told apart; one that is named again is the same.
+    # The digest distinguishes folders of the same name, and is the same each time.
     return f"{OUTSIDE_FOLDER}/{hashlib.sha256(os.fsencode(place)).hexdigest()[:8]}/{place.name}"

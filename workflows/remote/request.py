@@ -1,4 +1,4 @@
-"""A task as it was typed here, for typing it there: paths are those of the other machine, settings are handed over."""
+"""Translates a task typed here into the remote command: with remote paths, and with the local settings."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ..settings import Settings
 from ..settings_table import BY_FIELD
 from .remote_paths import RemotePaths
 
-#: How the value of a task's flag names something on this machine.
+#: The ways in which a flag's value can name a file on this machine.
 PATH, NAMED, LOCATION, MAYBE, FORM = "path", "name=path", "file:line", "path or name", "name=@path"
 
-#: The parameter that takes variables for a service.
+#: The parameter for a service's environment variables.
 _VARIABLES = "env"
-#: Tasks that make a service.
+#: Tasks that create a service.
 _MAKING = ("deploy.build", "deploy.tag", "deploy.run", "deploy.debug", "vscode.setup")
-#: Settings that every task may act on. Of the others it gets those that it has a flag for.
+#: Settings that every task may use. Of the others, a task gets those for which it has a flag.
 _ALWAYS = ("engine", "image_tag", "container_name", "debug_timeout")
 
 
@@ -33,14 +33,14 @@ class TypedTask:
 
     Attributes:
         name: Its full name, such as ``deploy.debug``.
-        values: Its own flags' values, by parameter.
-        defaults: What those are where nothing was typed.
-        fields: The settings that it has a flag for.
+        values: The values of its own flags, by parameter.
+        defaults: The default values of these flags.
+        fields: The settings for which it has a flag.
         flags: Settings typed on the command line, by field.
         positional: Parameters without a flag.
-        kinds: Which parameters name files, and how.
+        kinds: The parameters that name files, and how.
         as_json: Whether ``--json`` was typed.
-        remainder: What came after ``--``; None without it.
+        remainder: The arguments after ``--``; None without ``--``.
     """
 
     name: str
@@ -55,20 +55,20 @@ class TypedTask:
 
     @property
     def handed(self) -> list[str]:
-        """The settings of this machine that it needs, by field."""
+        """The local settings that the task needs, by field."""
         own = [*_ALWAYS, *self.fields]
         if self.name.startswith("deploy."):
-            # Whatever is done with the service, its code there is to be the one here.
+            # Every task of the service uses the local code.
             own += ["score_script", "source_directory", "deployment"]
-        # What the file of variables says is handed as it is read here.
+        # The file of variables is read on this machine, and its content is passed on.
         return [name for name in dict.fromkeys(own) if not name.startswith("remote_") and name != "service_env"]
 
 
 def include_named_files(typed: TypedTask, settings: Settings, paths: RemotePaths) -> None:
-    """Find what the task names on this machine, so that it travels."""
+    """Find the local files that the task names, so that they are sent."""
     for name, value in _named_settings(typed, settings):
         if name == "score_script" and value.is_file():
-            # A service runs the folder of its script, unless another one is named.
+            # A service runs in the folder of its script, unless another one is named.
             paths.include_code(settings.source_root)
         elif name.endswith(("_env", "source_directory")) and value.is_dir():
             paths.include_code(value)
@@ -102,7 +102,7 @@ def _named_settings(typed: TypedTask, settings: Settings) -> list[tuple[str, Pat
 
 
 def _include_experiment(typed: TypedTask, paths: RemotePaths) -> None:
-    """The data that an experiment's run configuration names: what is not in the project is typed for the task there."""
+    """Send the data that a run configuration names. Data outside the project is passed to the remote task by a flag."""
     from ..errors import UserError
     from ..experiments import catalog, runconfig
 
@@ -110,7 +110,7 @@ def _include_experiment(typed: TypedTask, paths: RemotePaths) -> None:
     try:
         data = runconfig.read(path).data if path.is_file() else {}
     except UserError:
-        # The task there says what is wrong with it.
+        # The remote task reports the error.
         return
     known = {text.partition("=")[0] for text in _as_list(typed.values.get("data"))}
     for name, place in data.items():
@@ -123,7 +123,7 @@ def _include_experiment(typed: TypedTask, paths: RemotePaths) -> None:
 
 
 def _include_deployment(typed: TypedTask, settings: Settings, paths: RemotePaths) -> None:
-    """What a deployment's file names; see that it can be read before anything is sent."""
+    """Send what a deployment's file names, after checking that the file can be read."""
     from ..errors import UserError
 
     file = settings.deployment
@@ -133,7 +133,7 @@ def _include_deployment(typed: TypedTask, settings: Settings, paths: RemotePaths
     except UserError:
         if typed.name in _MAKING:
             raise
-        # The service that runs there goes on without it.
+        # The running service does not need the file.
         return
     if found is None:
         return
@@ -158,12 +158,12 @@ def _include_deployment(typed: TypedTask, settings: Settings, paths: RemotePaths
 
 
 def _include_pipeline(typed: TypedTask, named: Path, own: bool, paths: RemotePaths) -> None:
-    """What a pipeline file and its components name; see that it can be read before anything is sent.
+    """Send what a pipeline file and its components name, after checking that they can be read.
 
     Args:
         typed: The task.
         named: The file.
-        own: Whether it is the person's own, not the program's example.
+        own: Whether it is the user's own file and not the program's example.
         paths: Takes what travels.
     """
     from ..errors import UserError
@@ -171,12 +171,12 @@ def _include_pipeline(typed: TypedTask, named: Path, own: bool, paths: RemotePat
     from ..pipelines.reader import load_pipeline
 
     replaced = dict(text.split("=", 1) for text in _as_list(typed.values.get("input")) if "=" in text)
-    # Whether a workspace's data can be had is for the other machine to say.
+    # The remote machine checks whether data of a workspace is accessible.
     only, skip = (tuple(_as_list(typed.values.get(name))) for name in ("step", "skip"))
     pipeline = load_pipeline(named, replaced, project=paths.project, only=only, skip=skip, fetch_data=True)
     in_python = python_file.parse_place(named)
     if in_python is not None:
-        # With the modules and the component files beside it; the SDK builds it there.
+        # Sent with the modules and component files next to it, since the SDK builds the pipeline on the remote machine.
         paths.include_code(in_python.file.parent)
     elif named.is_relative_to(paths.project):
         paths.include(named)
@@ -214,7 +214,7 @@ def _as_list(value: Any) -> list[str]:
 
 
 def _path_in(text: str, kind: str) -> Path | None:
-    """The file or folder on this machine that a value names; None where it names none."""
+    """The local file or folder that a value names; None if it names none."""
     if kind == NAMED:
         text = text.partition("=")[2]
     elif kind == LOCATION:
@@ -226,17 +226,17 @@ def _path_in(text: str, kind: str) -> Path | None:
     path = absolute(text)
     if kind == PATH:
         return path
-    # A text that is no name may be longer than any.
+    # A text that is not a path may be too long for one.
     with contextlib.suppress(OSError):
         return path if path.exists() else None
     return None
 
 
 def remote_arguments(typed: TypedTask, paths: RemotePaths) -> list[str]:
-    """What follows the command there; the project's folder there has to be known."""
+    """The arguments of the remote command; the remote project folder has to be known."""
     words = [typed.name]
     given = list(takewhile(lambda name: typed.values[name] is not None, typed.positional))
-    #: Those that may have a value and have none: the next word would be taken for it.
+    #: Flags with an optional value that was not given. They come last: a following word would be read as the value.
     last = []
     for name, value in typed.values.items():
         if name in given or name == _VARIABLES or value == typed.defaults.get(name):
@@ -280,12 +280,12 @@ def _with_remote_path(text: str, kind: str | None, paths: RemotePaths) -> str:
 
 
 def remote_environment(typed: TypedTask, settings: Settings, paths: RemotePaths) -> dict[str, str]:
-    """The settings of this machine that the task there needs, as environment variables, and those for a service."""
+    """The local settings that the remote task needs, as environment variables, and a service's variables."""
     found = {}
     if _VARIABLES in typed.values:
         from ..flows import variables
 
-        # On a command line there, they would be shown to whoever lists processes.
+        # On a command line they would be visible in the list of processes.
         found[variables.HANDED] = variables.handed(variables.named(settings, _as_list(typed.values[_VARIABLES])))
     for name in typed.handed:
         setting = BY_FIELD[name]
@@ -298,6 +298,6 @@ def remote_environment(typed: TypedTask, settings: Settings, paths: RemotePaths)
 
 
 def working_directory(paths: RemotePaths) -> str:
-    """The current folder there."""
+    """The working directory of the remote command."""
     here = Path.cwd()
     return paths.to_remote(here) if here.is_relative_to(paths.project) else paths.root

@@ -1,4 +1,4 @@
-"""One conversation with the agent on the other machine, on one channel of Fabric's connection."""
+"""A session with the agent on the remote machine, on one channel of Fabric's connection."""
 
 from __future__ import annotations
 
@@ -15,56 +15,56 @@ from . import bootstrap, frames, messages
 from .address import Address
 from .connection import close_connection, open_connection
 
-#: Seconds that the other side may take for an answer that needs no work.
+#: Seconds that the agent may take for an answer that needs no work.
 ANSWER_SECONDS = 60.0
-#: The same for one that has much to write, and for one that installs packages, which may be silent for long.
+#: The same for an answer after writing many files, and after installing packages, which may print nothing for long.
 WORK_SECONDS, INSTALL_SECONDS = 300.0, 3600.0
-#: Bytes that a login shell may print before the agent's first word, and that are kept of what is said beside it.
+#: The most bytes that a login shell may print before the agent's greeting, and that are kept of output outside frames.
 _SHELL_BYTES, _COMPLAINT_BYTES = 1 << 20, 64 << 10
-#: Seconds between two signs of life; the other side gives up after sixty without one.
+#: Seconds between two keepalive messages; the agent gives up after sixty seconds without a message.
 ALIVE_SECONDS = 10.0
-#: Seconds for the exit code of a program whose output has ended.
+#: Seconds to wait for the exit code of a program whose output has ended.
 EXIT_SECONDS = 3.0
-#: Lines that are shown of what went wrong there.
+#: The most lines of details that are shown of a remote failure.
 _DETAILS = 40
 
 
 class ConnectionLost(Exception):
-    """The connection is gone."""
+    """The connection was lost."""
 
 
 class _EndedEarly(UserError):
-    """What was started there has ended before it was ours; ``said`` are its last words."""
+    """The remote shell has ended before the agent has started; ``output`` is the end of its output."""
 
     def __init__(self, problem: str, remedy: str, said: str) -> None:
         super().__init__(problem, remedy)
         self.output = said
 
 
-class Mismatch(Exception):
-    """The folder there was made by another version of the program; its argument says which."""
+class VersionMismatch(Exception):
+    """Another version of the program created the remote folder; the argument is that version."""
 
 
 class Session:
-    """The agent on the other machine.
+    """A session with the agent on the remote machine.
 
     Args:
         connection: An open Fabric connection.
 
     Attributes:
-        hello: What the machine says of itself.
+        hello: The agent's first message, which describes the machine.
     """
 
     def __init__(self, connection: Any, address: Address) -> None:
         self.connection = connection
         self.address = address
         self._buffer = bytearray()
-        #: What was said beside the frames: a shell's start-up files may print anything.
+        #: Output outside frames: a shell's start-up files may print anything.
         self._stray_output = bytearray()
-        #: The first words that are still to come from there, in their order.
+        #: The greetings that have not arrived yet, in their order.
         self._expected_greetings = [bootstrap.GREETING, frames.GREETING]
         self._last_keepalive = time.monotonic()
-        #: One frame after the other: what is typed is sent by a thread of its own.
+        #: Held while a frame is sent, since another thread sends the user's input.
         self._sending = threading.Lock()
         try:
             self._channel = connection.transport.open_session(timeout=ANSWER_SECONDS)
@@ -77,7 +77,7 @@ class Session:
         with sent_by(str(address)):
             self._wait_for_shell()
             with contextlib.suppress(ConnectionLost):
-                # Where it has ended already, what it has said tells why.
+                # If the shell has already ended, its output is read below and says why.
                 self.send_raw(bootstrap.script(address.python))
             self.hello: dict[str, Any] = messages.HELLO(self.message(ANSWER_SECONDS), "its first message")
 
@@ -87,11 +87,11 @@ class Session:
 
         Args:
             address: The machine.
-            passphrases: Of its keys.
-            say: Shown what a workspace is waited for; None where whoever asks tries again by itself.
+            passphrases: Passphrases of key files, by path.
+            say: Called with the text of what a workspace is being waited for; None if the caller retries by itself.
 
         Raises:
-            UserError: It cannot be reached, or has no Python that will do.
+            UserError: The machine cannot be reached, or has no suitable Python.
         """
         begun = time.perf_counter()
         connection = open_connection(address, passphrases, say)
@@ -106,13 +106,13 @@ class Session:
             raise
 
     def close(self) -> None:
-        """End the conversation and the connection; a task that runs there goes on."""
+        """End the session and the connection. A remote task goes on."""
         with contextlib.suppress(Exception):
             self._channel.close()
         close_connection(self.connection)
 
     def send_keepalive(self) -> None:
-        """Now and then, while waiting: tell the other side that this one is still there."""
+        """Send a keepalive message if the last one is :data:`ALIVE_SECONDS` old. Call this while waiting."""
         if time.monotonic() - self._last_keepalive > ALIVE_SECONDS:
             self._last_keepalive = time.monotonic()
             self.send(alive=True)
@@ -123,7 +123,7 @@ class Session:
         """Send bytes.
 
         Raises:
-            Lost: The connection is gone.
+            ConnectionLost: The connection was lost.
         """
         try:
             with self._sending:
@@ -136,11 +136,11 @@ class Session:
         self.send_raw(frames.message(value))
 
     def frame(self, seconds: float | None) -> tuple[bytes, bytes] | None:
-        """The next frame; None where none came in that time.
+        """The next frame; None if none arrived in time.
 
         Raises:
-            Lost: The connection is gone.
-            Refused: It is longer than any can be.
+            ConnectionLost: The connection is gone.
+            Refused: The frame is too long or of an unknown kind.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
@@ -155,10 +155,10 @@ class Session:
                 return None
 
     def _receive(self, deadline: float | None) -> bool:
-        """Take in what comes next; whether something came in that time.
+        """Receive data; return whether any arrived before the deadline.
 
         Raises:
-            Lost: The connection is gone.
+            ConnectionLost: The connection is gone.
         """
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
@@ -180,10 +180,10 @@ class Session:
         return True
 
     def _wait_for_shell(self) -> None:
-        """See that the login shell has run our command, before anything is sent to it.
+        """Wait until the login shell has run our command. Nothing is sent to it before.
 
         Raises:
-            UserError: It has not, and why.
+            UserError: It has not run the command; the message says why.
         """
         deadline = time.monotonic() + bootstrap.SHELL_SECONDS
         while self._expected_greetings[0] == bootstrap.GREETING:
@@ -191,7 +191,7 @@ class Session:
                 self._explain_shell()
 
     def _explain_shell(self) -> None:
-        """End the input, and tell from what comes of it what the login shell has been waiting for."""
+        """Close the input, find out from the reaction what the login shell was doing, and raise that as an error."""
         with contextlib.suppress(OSError, EOFError):
             self._channel.shutdown_write()
         remedy = "Have its start-up files (~/.bashrc and the like) do that on terminals only: [ -t 0 ] || return"
@@ -216,7 +216,7 @@ class Session:
         return display_text(text, "its last words", _COMPLAINT_BYTES)
 
     def _find_greeting(self) -> None:
-        """Leave out what the login shell has printed before the first words of ours."""
+        """Drop what the login shell has printed before the next greeting."""
         first = self._expected_greetings[0]
         at = self._buffer.find(first)
         if at >= 0:
@@ -229,15 +229,15 @@ class Session:
             raise Refused("more than a megabyte before this program's helper had said a word")
 
     def _keep_stray_output(self, data: bytes | bytearray) -> None:
-        """Keep the end of what is said beside the frames."""
+        """Keep the end of output that is outside frames."""
         self._stray_output += data
         del self._stray_output[:-_COMPLAINT_BYTES]
 
     def _raise_for_end(self) -> None:
-        """The agent has ended: because of the connection, or by itself."""
+        """Raise the error for the end of the agent's output: the connection was lost, or the agent has ended."""
         if self._expected_greetings:
             self._keep_stray_output(self._buffer)
-        # The exit code comes after the last output, if there is still a connection that it can come through.
+        # If the connection still works, the exit code arrives after the last output.
         if self.connection.transport.is_active() and self._channel.status_event.wait(EXIT_SECONDS):
             code = self._channel.recv_exit_status()
             while data := self._channel.recv_stderr(65536):
@@ -261,7 +261,7 @@ class Session:
         raise ConnectionLost
 
     def _no_python_error(self, text: str) -> UserError:
-        # A start-up file may have said something before; the script's own line is the last.
+        # A start-up file may have printed something before; the script's own line is the last.
         found = text.rpartition("\n")[2]
         if self.address.python:
             return UserError(
@@ -278,8 +278,8 @@ class Session:
         """The next message.
 
         Raises:
-            Lost: The connection is gone, or nothing came in that time.
-            Refused: Something else came.
+            ConnectionLost: The connection is gone, or nothing came in that time.
+            Refused: Something else arrived.
         """
         got = self.frame(seconds)
         if got is None:
@@ -289,17 +289,17 @@ class Session:
         return frames.read(got[1])
 
     def answers(self, do: str, seconds: float | None = None) -> Iterator[dict[str, Any]]:
-        """Messages up to the answer to a request, which is the last one.
+        """The messages up to and including the answer to a request.
 
         Args:
-            do: What was asked for.
-            seconds: How long the other side may be silent; as long as it may where no work is needed by default.
+            do: The request.
+            seconds: Seconds to wait for each message; default: :data:`ANSWER_SECONDS`.
 
         Raises:
-            UserError: It could not be done.
-            Mismatch: The folder is another version's.
-            Lost: The connection is gone.
-            Refused: One is not what it has to be.
+            UserError: The agent could not do it.
+            VersionMismatch: Another version of the program created the remote folder.
+            ConnectionLost: The connection is gone.
+            Refused: A message is not valid.
         """
         details: list[str] = []
         for _count in range(messages.MESSAGES):
@@ -312,14 +312,14 @@ class Session:
                 problem, remedy = said
                 raise UserError(problem, remedy, details=details)
             elif aside == "mismatch":
-                raise Mismatch(said)
+                raise VersionMismatch(said)
             elif aside == "line":
                 yield {"line": said}
             elif answer.get("done") is True:
                 yield {**messages.ANSWERS[do](answer, f"an answer to `{do}`"), "done": True}
                 return
             elif do == "get":
-                # What stands before a file's content.
+                # The message before a file's content.
                 yield messages.HEAD(answer, "a file")
             else:
                 raise Refused(f"something else where an answer to `{do}` has to come")
@@ -330,18 +330,18 @@ class Session:
         do: str,
         report: Callable[[str], None] = lambda line: None,
         seconds: float | None = None,
-        **request: Any,
+        **fields: Any,
     ) -> Mapping[str, Any]:
         """Send a request and return its answer.
 
         Args:
-            do: What is asked for.
-            report: Takes lines of progress.
+            do: The request.
+            report: Called with each line of progress.
             seconds: As for :meth:`answers`.
-            request: The rest of it.
+            fields: Further fields of the request.
         """
         begun = time.perf_counter()
-        self.send(do=do, **request)
+        self.send(do=do, **fields)
         for answer in self.answers(do, seconds):
             if "line" in answer:
                 report(answer["line"])

@@ -1,4 +1,4 @@
-"""A snapshot of the other machine, brought here for the editor on this one."""
+"""A snapshot of a failure on the remote machine, fetched for the local editor."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from .session import Session
 
 
 class Snapshot:
-    """A snapshot that a task there has chosen.
+    """A snapshot that a remote task has chosen.
 
     Args:
-        settings: The settings here.
-        console: Where steps show themselves.
-        paths: Where the paths of the other machine are here.
-        report: What the task says of it.
+        settings: The local settings.
+        console: Where steps are shown.
+        paths: Translates paths between the two machines.
+        report: The task's report about it.
 
     Raises:
-        Refused: It is no snapshot by its name.
+        Refused: By its name, the file is not a snapshot.
     """
 
     def __init__(self, settings: Settings, console: Console, paths: RemotePaths, report: Mapping[str, Any]) -> None:
@@ -42,12 +42,12 @@ class Snapshot:
         self._name = name
 
     def fetch(self, session: Session) -> None:
-        """Bring its file here; those of earlier ones go, since whoever shows one has read it.
+        """Fetch its file and delete earlier ones, which editors have read by now.
 
         Raises:
             UserError: It cannot be read there or written here.
-            Refused: What comes is not what was asked for.
-            Lost: The connection is gone.
+            Refused: What arrives is not what was requested.
+            ConnectionLost: The connection was lost.
         """
         with self._console.step("fetch") as step:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -56,10 +56,10 @@ class Snapshot:
             step.text = self._name
 
     def open(self, typed: TypedTask) -> None:
-        """Have the editor here open it.
+        """Open it in the local editor.
 
         Raises:
-            UserError: launch.json cannot be edited, or its port is held by another program.
+            UserError: launch.json cannot be edited, or another program uses its port.
         """
         from ..debugger.any_client import print_endpoints
         from ..flows.snapshots import open_in_editor

@@ -1,6 +1,6 @@
-"""The keys of an SSH agent, and their signatures: draft-miller-ssh-agent.
+"""A client of an SSH agent: lists its keys and signs with them (draft-miller-ssh-agent).
 
-paramiko's own client knows no other socket than SSH_AUTH_SOCK's, and waits for an agent without end.
+paramiko's own client only supports the socket of SSH_AUTH_SOCK, and has no timeout.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from typing import Any
 
 from .key_files import ssh_string
 
-#: Seconds for an agent's list, and for a signature that a person may have to confirm or to touch a key for.
+#: Seconds for the list of keys, and for a signature, which the user may have to confirm.
 ANSWER_SECONDS, SIGN_SECONDS = 10.0, 90.0
 _LIST, _LISTED, _SIGN, _SIGNED = 11, 12, 13, 14
-#: How an RSA signature is asked for.
+#: The flags that request an RSA signature algorithm.
 _FLAGS = {"rsa-sha2-256": 2, "rsa-sha2-512": 4}
 _MOST_BYTES = 1 << 20
 
 
 class AgentError(Exception):
-    """The agent does not answer, or will not sign."""
+    """The agent does not answer, or refuses to sign."""
 
 
 @dataclass(frozen=True)
 class AgentKey:
-    """A key that the agent has.
+    """A key of the agent.
 
     Attributes:
-        blob: Its public half, or its certificate, as it goes over the wire.
-        comment: What it is called there.
+        blob: Its public key or certificate in the SSH wire format.
+        comment: Its name in the agent.
     """
 
     blob: bytes
@@ -46,7 +46,7 @@ class Agent:
         path: Its socket.
 
     Raises:
-        AgentError: Nobody answers there.
+        AgentError: There is no agent at the socket.
     """
 
     def __init__(self, path: str) -> None:
@@ -62,10 +62,10 @@ class Agent:
             self._end.close()
 
     def keys(self) -> list[AgentKey]:
-        """The keys that it has, in its own order.
+        """The agent's keys, in the agent's order.
 
         Raises:
-            AgentError: It does not say.
+            AgentError: The agent does not list them.
         """
         answer = self._request(bytes([_LIST]), ANSWER_SECONDS)
         if answer[:1] != bytes([_LISTED]):
@@ -81,15 +81,15 @@ class Agent:
         return found
 
     def sign(self, blob: bytes, data: bytes, algorithm: str) -> bytes:
-        """A signature as it goes over the wire.
+        """A signature in the SSH wire format.
 
         Args:
-            blob: The key's public half or certificate.
-            data: What is signed.
-            algorithm: The signature's algorithm; the agent chooses where a kind of key has one alone.
+            blob: The public key or certificate.
+            data: The data to sign.
+            algorithm: The signature's algorithm; it matters for kinds of keys with several algorithms only.
 
         Raises:
-            AgentError: It will not sign: the person did not confirm it, or the agent is locked.
+            AgentError: The agent refuses to sign: the user did not confirm it, or the agent is locked.
         """
         flags = _FLAGS.get(algorithm.replace("-cert-v01@openssh.com", ""), 0)
         answer = self._request(
@@ -133,7 +133,7 @@ class Agent:
 
 
 def _split_string(data: bytes) -> tuple[bytes, bytes]:
-    """The string at the start, and what follows it."""
+    """The string at the start of the data, and the rest."""
     (size,) = struct.unpack_from(">I", data)
     if size > len(data) - 4:
         raise struct.error("too short")
@@ -144,7 +144,7 @@ def _connect(path: str) -> Any:
     if os.name == "nt":
         from paramiko import win_openssh
 
-        # A pipe of Windows' own agent, which paramiko knows how to open.
+        # paramiko can open the named pipe of Windows' agent.
         return win_openssh.OpenSSHAgentConnection()
     end = socket.socket(socket.AF_UNIX)
     try:

@@ -1,4 +1,4 @@
-"""What the person's SSH configuration says of a machine, as OpenSSH itself resolves it: ssh_config(5)."""
+"""The user's SSH configuration of a machine, as OpenSSH itself resolves it: ssh_config(5)."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from pathlib import Path
 from ..errors import UserError
 from ..paths import home_folder
 
-#: What ssh tries where nobody has named a key.
+#: The keys that ssh tries if none is named.
 _DEFAULT_KEYS = ("id_rsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk", "id_xmss", "id_dsa")
 _DEFAULT_KNOWN = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
 _DEFAULT_GLOBAL = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
-#: Tokens of a path, and variables in it.
+#: Tokens and variables in a path.
 _TOKEN = re.compile(r"%(.?)|\$\{([^}]*)\}", re.DOTALL)
 _WINDOWS_AGENT = r"\\.\pipe\openssh-ssh-agent"
-#: Between two paths of one line: each is absolute, or in the home.
+#: The separator of two paths in one line: each path is absolute or begins with ~.
 _BETWEEN = re.compile(r" (?=[/~]|none$|[A-Za-z]:[/\\\\]|__)")
 
 
 class SshConfig:
-    """The configuration of one machine.
+    """The SSH configuration of one machine.
 
     Args:
-        host: What the person calls it, as it would be typed after ``ssh``.
-        user: The user that is logged in, for ``Match user``; empty for the configuration's own.
-        port: The port that is named besides; 0 for the configuration's own.
+        host: The name that would be typed after ``ssh``.
+        user: The user of the login, for ``Match user``; empty for the one in the configuration.
+        port: The port; 0 for the one in the configuration.
 
     Raises:
         UserError: It cannot be read.
@@ -43,20 +43,20 @@ class SshConfig:
         self._values = self._run_ssh_g(*self._options) if shutil.which("ssh") else _paramiko(host)
 
     def first(self, name: str) -> str:
-        """The first value of a keyword; empty where it has none."""
+        """The first value of a keyword; empty if it is not set."""
         return next(iter(self._values.get(name, ())), "")
 
     def flag(self, name: str) -> bool:
-        """Whether a keyword says yes."""
+        """Whether a keyword is set to yes."""
         return self.first(name) in ("yes", "true")
 
     def tokens(self, host: str, port: int, user: str) -> dict[str, str]:
-        """What the tokens of a path stand for.
+        """The values of the tokens in a path.
 
         Args:
-            host: The name or address that is connected to.
+            host: The host name or IP address to connect to.
             port: Its SSH port.
-            user: The user there.
+            user: The user of the login.
         """
         here = socket.gethostname()
         return {
@@ -75,7 +75,7 @@ class SshConfig:
         }
 
     def keys(self, tokens: Mapping[str, str]) -> tuple[list[str], list[str]]:
-        """The paths of key files: those that the person has named, and those that ssh tries anyway."""
+        """The paths of key files: those that the user has named, and those that ssh tries by default."""
         values = [value for value in self._values.get("identityfile", ()) if value != "none"]
         usual = {f"~/.ssh/{name}" for name in _DEFAULT_KEYS}
         if all(value in usual for value in values) or not values:
@@ -83,7 +83,7 @@ class SshConfig:
         return [self._path(value, tokens, "IdentityFile") for value in values], []
 
     def certificates(self, tokens: Mapping[str, str]) -> list[str]:
-        """The paths of certificates that the person has named."""
+        """The paths of certificates that the user has named."""
         values = [value for value in self._values.get("certificatefile", ()) if value != "none"]
         return [self._path(value, tokens, "CertificateFile") for value in values]
 
@@ -93,7 +93,7 @@ class SshConfig:
         if value == "none":
             return ""
         if value == "SSH_AUTH_SOCK":
-            # Windows' own agent is at one place and needs no variable.
+            # Windows' agent has a fixed pipe and needs no variable.
             usual = _WINDOWS_AGENT if os.name == "nt" and os.path.exists(_WINDOWS_AGENT) else ""
             return os.environ.get("SSH_AUTH_SOCK") or usual
         if value.startswith("$") and not value.startswith("${"):
@@ -101,7 +101,7 @@ class SshConfig:
         return self._path(value, tokens, "IdentityAgent")
 
     def known_hosts(self, tokens: Mapping[str, str]) -> tuple[list[str], list[str]]:
-        """The person's files of host keys, and the machine's."""
+        """The files of host keys of the user, and those of the system."""
         own = self._files("userknownhostsfile", tokens) or [_at_home(path) for path in _DEFAULT_KNOWN]
         return own, self._files("globalknownhostsfile", tokens) or list(_DEFAULT_GLOBAL)
 
@@ -111,7 +111,7 @@ class SshConfig:
         return "" if value in ("", "none") else self._path(value, tokens, "RevokedHostKeys")
 
     def _files(self, keyword: str, tokens: Mapping[str, str]) -> list[str]:
-        """The paths of a keyword that takes several; ssh -G shows blanks in one as it shows those between two."""
+        """The paths of a keyword that takes several. ssh -G does not quote spaces inside a path."""
         words = [word for line in self._values.get(keyword, ()) for word in _BETWEEN.split(line)]
         return [
             self._path(word, tokens, keyword) if "${" in word else _at_home(word)
@@ -119,7 +119,7 @@ class SshConfig:
         ]  # fmt: skip
 
     def _path(self, value: str, tokens: Mapping[str, str], keyword: str) -> str:
-        """A path with its tokens and variables filled in."""
+        """A path with its tokens and variables expanded."""
 
         def filled(match: re.Match[str]) -> str:
             letter, variable = match[1], match[2]
@@ -142,7 +142,7 @@ class SshConfig:
         return _at_home(_TOKEN.sub(filled, value.strip('"')))
 
     def _hash(self, tokens: Mapping[str, str]) -> str:
-        """What %C stands for: what is in it depends on ssh's version, so ssh itself is asked."""
+        """The value of the token %C. Its definition depends on the version of ssh, so ssh computes it if installed."""
         if shutil.which("ssh"):
             asked = self._run_ssh_g(*self._options, "-o", "UserKnownHostsFile=/%C").get("userknownhostsfile", [""])
             if re.fullmatch(r"/[0-9a-f]+", asked[0]):
@@ -150,9 +150,9 @@ class SshConfig:
         return hashlib.sha1("".join(tokens[one] for one in "lhprj").encode(), usedforsecurity=False).hexdigest()
 
     def _run_ssh_g(self, *options: str) -> dict[str, list[str]]:
-        """As OpenSSH itself resolves it, with ``Include`` and ``Match``."""
+        """The configuration as ``ssh -G`` resolves it, with ``Include`` and ``Match``."""
         own = configuration_file()
-        # ssh looks for the home in the user's account, not in HOME.
+        # ssh takes the home folder from the user's account, not from HOME.
         chosen = ["-F", str(own)] if own.is_file() and _home_differs() else []
         done = subprocess.run(
             ["ssh", "-G", *chosen, *options, "--", self._host],
@@ -174,7 +174,7 @@ class SshConfig:
 
 
 def configuration_file() -> Path:
-    """The person's SSH configuration."""
+    """The user's SSH configuration file."""
     return home_folder() / ".ssh" / "config"
 
 
@@ -206,7 +206,7 @@ def _home_differs() -> bool:
 
 
 def _with_home(value: str) -> str:
-    """A default path of ssh's, below HOME instead of the account's home."""
+    """A default path of ssh with HOME in place of the account's home folder."""
     before = f"{_account_home().rstrip('/')}/.ssh/"
     return " ".join(
         str(Path.home() / ".ssh" / word[len(before) :]) if word.startswith(before) else word
@@ -215,7 +215,7 @@ def _with_home(value: str) -> str:
 
 
 def _paramiko(host: str) -> dict[str, list[str]]:
-    """Without an ssh client: what paramiko understands of the configuration."""
+    """The configuration as paramiko reads it, if no ssh client is installed."""
     from paramiko import SSHConfig
 
     path = configuration_file()

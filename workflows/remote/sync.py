@@ -1,4 +1,4 @@
-"""Sends the project: only what has changed, deletions too, each file whole or not at all."""
+"""Sends the project: only changes, with deletions. Each file is replaced atomically."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from . import frames
 from .local_files import LocalFile
 from .session import WORK_SECONDS, ConnectionLost, Session
 
-#: Bytes above which a person is asked first.
+#: Bytes above which the user has to confirm the transfer.
 CONFIRM_BYTES = 500_000_000
-#: Seconds between two words on how far it is.
+#: Seconds between two lines of progress.
 _SHOW_SECONDS = 0.2
-#: Small files are put together up to this size, for fewer writes.
+#: Bytes up to which small files are combined, for fewer writes.
 _BATCH = 512 * 1024
 
 
 @dataclass(frozen=True)
 class SyncResult:
-    """What a synchronisation did.
+    """The result of a synchronisation.
 
     Attributes:
-        root: The project's folder there, absolute.
-        sent: How many files were sent.
-        deleted: How many were deleted there.
+        root: The absolute path of the remote project folder.
+        sent: The number of files that were sent.
+        deleted: The number of files that were deleted there.
         size: Bytes that were sent.
-        files: How many there are.
-        kept: Files there that had been changed or made there and were in the way; where they were put.
+        files: The number of files in the project.
+        kept: Where remote files were moved that had been changed there and would have been overwritten.
     """
 
     root: str
@@ -49,24 +49,24 @@ class SyncResult:
 
 @dataclass(frozen=True)
 class Changes:
-    """What differs between here and there."""
+    """The differences between the local and the remote files."""
 
     send: list[LocalFile]
     delete: list[str]
 
     @property
     def size(self) -> int:
-        """Bytes to be sent."""
+        """Bytes to send."""
         return sum(one.size for one in self.send)
 
 
 def changes(here: Mapping[str, LocalFile], there: Mapping[str, list[Any]], drifted: Iterable[str]) -> Changes:
-    """What has to be sent and deleted so that there is what is here.
+    """The files to send and to delete so that the remote files are the same as the local ones.
 
     Args:
-        here: The files here, by path.
-        there: What was sent before: by path the size, time and mode.
-        drifted: Files there that are not as they were sent.
+        here: The local files, by path.
+        there: The files that were sent before: size, time and mode by path.
+        drifted: Remote files that have changed since they were sent.
     """
     again = set(drifted)
     send = [one for path, one in here.items() if path in again or there.get(path, [])[:3] != one.key]
@@ -74,7 +74,7 @@ def changes(here: Mapping[str, LocalFile], there: Mapping[str, list[Any]], drift
 
 
 class Manifest:
-    """What is known here of the files there, so that they need not be asked for each time."""
+    """The local record of the remote files, so that they need not be requested each time."""
 
     def __init__(self, project: Path, name: str) -> None:
         self._path = state_folder(project, "remote") / f"files-{name}.json"
@@ -82,7 +82,7 @@ class Manifest:
 
     @property
     def sync(self) -> str:
-        """The state there that it belongs to; empty for none."""
+        """The identifier of the remote state that it describes; empty for none."""
         return str(self._known.get("sync", ""))
 
     @property
@@ -92,17 +92,17 @@ class Manifest:
         return files
 
     def keep(self, sync: str, files: Mapping[str, LocalFile], left: Mapping[str, list[Any]]) -> None:
-        """Keep it for the next time.
+        """Save the record for the next synchronisation.
 
         Args:
-            sync: The state there.
-            files: The files of this time.
-            left: Files of an earlier time that are still there.
+            sync: The identifier of the remote state.
+            files: The files of this synchronisation.
+            left: Files of earlier ones that still exist on the remote machine.
         """
         found = {path: entry[:3] for path, entry in left.items()}
         found |= {path: one.key for path, one in files.items()}
         if found != self.files or sync != self.sync:
-            # Not indented: of thousands of files that takes long.
+            # Without indentation, which would take long for thousands of files.
             write_bytes(self._path, json.dumps({"sync": sync, "files": found}).encode(), private=True)
 
 
@@ -113,11 +113,11 @@ def send(
     report: Callable[[str], None],
     **request: Any,
 ) -> tuple[Mapping[str, Any], dict[str, LocalFile]]:
-    """Send files and deletions; the answer, and the files as they were when they were read.
+    """Send files and deletions; return the answer, and the files as they were when they were read.
 
     Raises:
-        UserError: The other side cannot take them.
-        Lost: The connection is gone.
+        UserError: The remote machine cannot write them.
+        ConnectionLost: The connection is gone.
     """
     session.send(do=do, delete=wanted.delete, **request)
     read: dict[str, LocalFile] = {}
@@ -133,7 +133,7 @@ def send(
                 batch.clear()
         session.send_raw(bytes(batch) + frames.message({"end": True}))
     except ConnectionLost:
-        # The other side may have said why before it stopped listening.
+        # The agent may have sent the reason before it closed the connection.
         for answer in session.answers(do, 5):
             if answer.get("done"):
                 break
@@ -163,7 +163,7 @@ class _Progress:
 
 
 def _pack(session: Session, one: LocalFile, batch: bytearray, progress: _Progress) -> LocalFile | None:
-    """Put a file on its way; None where it is gone. One that is edited meanwhile is sent again the next time."""
+    """Add a file to the batch; return None if it is gone. A file that is edited meanwhile is sent again next time."""
     if one.link:
         batch += frames.message(
             {"path": one.path, "size": one.size, "time": one.time, "mode": one.mode, "link": one.link}
@@ -180,7 +180,7 @@ def _pack(session: Session, one: LocalFile, batch: bytearray, progress: _Progres
             while left > 0:
                 data = file.read(min(frames.CHUNK, left))
                 if not data:
-                    # It was cut meanwhile; the length was promised.
+                    # The file was truncated meanwhile: pad it to the announced length.
                     short, data = True, b"\0" * min(frames.CHUNK, left)
                 left -= len(data)
                 batch += frames.frame(frames.CONTENT, data)
@@ -197,15 +197,15 @@ def _pack(session: Session, one: LocalFile, batch: bytearray, progress: _Progres
         ) from error
     progress.add(0, 1)
     edited = short or (after.st_mtime_ns, after.st_size) != (seen.st_mtime_ns, seen.st_size)
-    # A time that no file has: the next synchronisation sends it again.
+    # With a time that no file has, the next synchronisation sends it again.
     return LocalFile(one.path, one.full, current.size, -1, one.mode) if edited else current
 
 
 def confirm_size(console_line: Callable[[str], None], what: str, size: int, yes: bool) -> None:
-    """See that a person agrees to a large transfer.
+    """Ask the user to confirm a large transfer.
 
     Raises:
-        UserError: They do not, or there is nobody to ask.
+        UserError: The user does not confirm it, or there is no terminal to ask on.
     """
     if size <= CONFIRM_BYTES or yes:
         return

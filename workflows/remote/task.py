@@ -1,4 +1,4 @@
-"""``--remote``: connect, send the project, run the task there with its output here, bring its debug ports home."""
+"""``--remote``: connects, sends the project, runs the task there, shows its output and forwards its debug ports."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ from .person_id import person_id
 from .program import Program, describe_program
 from .remote_paths import OUTSIDE_FOLDER, RemotePaths
 from .request import TypedTask
-from .session import INSTALL_SECONDS, ConnectionLost, Mismatch, Session
+from .session import INSTALL_SECONDS, ConnectionLost, Session, VersionMismatch
 
-#: Tasks that a debugger is brought home from.
+#: Tasks whose debug ports are forwarded.
 ATTACHING = ("debug", "attach", "attach-config", "setup")
-#: Tasks that a person talks to.
+#: Interactive tasks.
 _INTERACTIVE = ("container.shell",)
 
 
 class RemoteTask:
-    """The steps of one ``--remote`` command. Each shows itself.
+    """The steps of one ``--remote`` command. Each step is shown on the console.
 
     Args:
-        settings: The settings here.
-        console: Where steps show themselves.
+        settings: The local settings.
+        console: Where the steps are shown.
     """
 
     def __init__(self, settings: Settings, console: Console) -> None:
@@ -70,7 +70,7 @@ class RemoteTask:
         return session
 
     def list_files(self) -> Future[dict[str, LocalFile]]:
-        """Begin to look which files there are, while the connection is made."""
+        """Begin to list the project's files, while the connection is being opened."""
         return self._pool.submit(project_files, self.settings.project, self.paths.inside)
 
     def send(
@@ -82,10 +82,10 @@ class RemoteTask:
         take: bool = False,
         update: bool = False,
     ) -> sync.SyncResult:
-        """Make the project's folder there as it is here.
+        """Synchronise the remote project folder with the local one.
 
         Raises:
-            UserError: The folder is not ours, or the files cannot be sent.
+            UserError: The remote folder belongs to another project, or the files cannot be sent.
         """
         project = self.settings.project
         with self.console.step("sync") as step:
@@ -113,7 +113,7 @@ class RemoteTask:
                     if path in read or path not in _paths(wanted)
                 }
                 state, kept = answer["sync"], tuple(answer["kept"])
-            # What was sent before and is not named this time is there all the same.
+            # Files that were sent before and are not named this time still exist on the remote machine.
             left = {path: entry for path, entry in there.items() if path not in found and path not in wanted.delete}
             manifest.keep(state, current, left)
             session.request("close")
@@ -137,7 +137,7 @@ class RemoteTask:
         }
         try:
             return session.request("open", self.console.line, take=take, update=update, **ask)
-        except Mismatch as mismatch:
+        except VersionMismatch as mismatch:
             if not (
                 update
                 or self._confirm(f"The folder there was made by version {mismatch}, this is {version}. Update it?")
@@ -157,7 +157,7 @@ class RemoteTask:
         return sys.stdin.readline().strip().lower() in ("", "y", "yes")
 
     def _files_outside(self, place: Path) -> Iterator[tuple[str, LocalFile]]:
-        """Files outside the project, by their path there."""
+        """Files outside the project, by their remote path."""
         prefix = self.paths.relative(place)
         for one in files_below(place, place if place.is_dir() else place.parent):
             path = f"{prefix}/{one.path}" if place.is_dir() else prefix
@@ -167,19 +167,19 @@ class RemoteTask:
         return [self.paths.relative(place) for place in self.paths.named]
 
     def _without_unnamed(self, wanted: sync.Changes, named: list[str]) -> sync.Changes:
-        """Without the deletion of what an earlier command named and this one does not."""
+        """The changes without deletions of what an earlier command has named and this one has not."""
         others = [place for place in named if place not in self._named()]
         project = self.settings.project
 
         def unnamed(path: str) -> bool:
-            """Whether it was named before, and is not gone here: carried files are not looked for."""
+            """Whether an earlier command named the file, and it still exists here. Files outside are not checked."""
             before = any(place in (path, ".") or path.startswith(f"{place}/") for place in others)
             return before and (path.startswith(OUTSIDE_FOLDER) or os.path.lexists(project / path))
 
         return sync.Changes(wanted.send, [path for path in wanted.delete if not unnamed(path)])
 
     def _largest(self, wanted: sync.Changes) -> str:
-        """The part of what is sent that weighs most, in words."""
+        """The largest part of what is sent, as text."""
         sizes: dict[str, int] = {}
         for one in wanted.send:
             place = next(
@@ -193,7 +193,7 @@ class RemoteTask:
         return f"{name} ({format_size(sizes[name])}) and the rest of {len(wanted.send)} files"
 
     def _named_sizes(self, wanted: sync.Changes) -> list[str]:
-        """What was sent of folders and files that the command names, each with its size."""
+        """The named folders of which something was sent, each with the size that was sent."""
         found = []
         for place in self.paths.named:
             size = sum(one.size for one in wanted.send if Path(one.full).is_relative_to(place))
@@ -202,7 +202,7 @@ class RemoteTask:
         return found
 
     def prepare_environment(self, session: Session) -> tuple[str, str]:
-        """The Python there that has what the program needs, and where the program's own files are."""
+        """Prepare the program on the remote machine; return its Python, and the folder of the program's own files."""
         own = describe_program(self.settings.project)
         with contextlib.ExitStack() as shown:
             step: Any = None
@@ -219,7 +219,7 @@ class RemoteTask:
             made = "made, for this and every later command"
             wanted: dict[str, Any] = {"key": own.environment_key, "requirements": list(own.requirements)}
             if self.address.python:
-                # One that is named is used, whatever another of its version has been made into before.
+                # A named Python gets its own environment, even if there is one of the same version.
                 wanted["key"] += f"-{hashlib.sha256(self.address.python.encode()).hexdigest()[:6]}"
             answer = session.request("environment", report, INSTALL_SECONDS, **wanted, code=files or self.paths.root)
         return answer["python"], files
@@ -237,7 +237,7 @@ class RemoteTask:
         return str(answer["root"])
 
     def run(self, session: Session, typed: TypedTask, python: str, files: str) -> int:
-        """Run the task there; its exit code."""
+        """Run the task on the remote machine, and return its exit code."""
         environ = request.remote_environment(typed, self.settings, self.paths)
         if files:
             environ["PYTHONPATH"] = files
@@ -261,13 +261,10 @@ class RemoteTask:
 
 
 def run_remotely(settings: Settings, console: Console, typed: TypedTask) -> int:
-    """Run a task on the other machine, as if it had been typed here.
-
-    Returns:
-        Its exit code.
+    """Run a task on the remote machine as if on this one, and return its exit code.
 
     Raises:
-        UserError: It could not be run there.
+        UserError: The task could not be run.
     """
     attaching = typed.name.rpartition(".")[2] in ATTACHING and not typed.values.get("print")
     if attaching:
@@ -293,7 +290,7 @@ def run_remotely(settings: Settings, console: Console, typed: TypedTask) -> int:
 
 
 def project_id(project: Path) -> str:
-    """Tells this folder of this machine from every other one."""
+    """The identifier of this project folder on this machine."""
     return hashlib.sha256(f"{person_id()}\0{project}".encode()).hexdigest()[:16]
 
 

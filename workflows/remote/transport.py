@@ -1,4 +1,4 @@
-"""paramiko's transport with what it leaves out: certificates of hosts, and what the server says as it leaves."""
+"""paramiko's transport, extended by host certificates and by the message with which the server disconnects."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _CERTIFICATE = "-cert-v01@openssh.com"
 
 
 class SshTransport(paramiko.Transport):  # type: ignore[misc]
-    """A transport that keeps the server's last word.
+    """A transport that keeps the server's disconnect message.
 
     Attributes:
-        disconnect_message: What the server has said on ending the connection; empty for nothing.
-        certificates_first: Whether the server's certificate is asked for before its key alone.
+        disconnect_message: The server's message when it ended the connection; empty for none.
+        certificates_first: Whether a certificate of the server is preferred to a plain key.
     """
 
     disconnect_message = ""
@@ -22,11 +22,11 @@ class SshTransport(paramiko.Transport):  # type: ignore[misc]
 
     @property
     def preferred_keys(self) -> tuple[str, ...]:
-        """The kinds of host keys that are asked for, the most wanted one first."""
+        """The kinds of host keys in the order of preference."""
         kinds: tuple[str, ...] = super().preferred_keys
         return tuple(sorted(kinds, key=lambda kind: kind.endswith(_CERTIFICATE) is not self.certificates_first))
 
     def _parse_disconnect(self, message: Any) -> None:
-        # RFC 4253, section 11.1: a reason's number, and the reason.
+        # RFC 4253, section 11.1: a reason code, and the reason.
         message.get_int()
         self.disconnect_message = message.get_string()[:500].decode(errors="replace")

@@ -1,4 +1,4 @@
-"""What commands say to the process that keeps the tunnels; it is started when it is not there."""
+"""The commands' side of the tunnels: starts the background process that keeps them, and sends it requests."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from ..project import read_json, state_folder
 from .address import Address
 from .remote_paths import RemotePaths
 
-#: Seconds that a keeper may take to say how it is reached.
+#: Seconds that a keeper may take to write its port and key.
 START_SECONDS = 30.0
 #: Seconds for the connection that the tunnels go through.
 CONNECT_SECONDS = 60.0
 
 
 def keeper_file(project: Path) -> Path:
-    """Where a project's keeper says how it is reached."""
+    """The file with the port and key of a project's keeper."""
     return state_folder(project, "remote") / "keeper.json"
 
 
 def start_keeper(project: Path, address: Address, passphrases: Mapping[str, str]) -> bool:
-    """Start a keeper, unless one for the same machine is there; whether one was started.
+    """Start a keeper unless one for the same machine runs; return whether one was started.
 
-    One for another machine is ended: its tunnels belong to what is not meant any more.
+    A keeper for another machine is stopped, with its tunnels.
 
     Raises:
         UserError: It does not start.
     """
     from ..locks import hold
 
-    # Two commands at once would start two, and one would push the other out.
+    # Without the lock, two simultaneous commands would start two keepers, and one would replace the other.
     with hold(keeper_file(project).with_name("keeper.lock"), 2 * START_SECONDS):
         known = _read_keeper(project)
         if known is not None:
@@ -47,7 +47,7 @@ def start_keeper(project: Path, address: Address, passphrases: Mapping[str, str]
                 return False
             stop_keeper(project)
         with open_file(log_path(project), "wb") as log:
-            # glibc gives each of its threads memory of its own, which a process that waits has no use for.
+            # glibc reserves memory for each thread, which a mostly waiting process does not need.
             frugal = {"MALLOC_ARENA_MAX": "1", **os.environ}
             child = spawn(
                 "workflows.remote.keeper", [str(project)], environment=frugal,
@@ -55,17 +55,17 @@ def start_keeper(project: Path, address: Address, passphrases: Mapping[str, str]
             )  # fmt: skip
         assert child.stdin is not None
         with child.stdin:
-            # Not on its command line: it may hold a passphrase, and the token of a workspace.
+            # Sent over standard input, not on the command line: it may contain a passphrase and a token.
             handed = {"address": address.as_json(), "passphrases": dict(passphrases), "token": _token(address)}
             child.stdin.write(json.dumps(handed).encode())
         _wait_for_keeper(project, child)
-        # It is meant to outlive this command, so nobody waits for it.
+        # The process outlives this command, so this one does not wait for it.
         child.returncode = 0
     return True
 
 
 def _token(address: Address) -> dict[str, Any] | None:
-    """What this command has signed in with, for a machine that is reached through a workspace."""
+    """This command's token, if the machine is reached through a workspace."""
     if address.instance is None:
         return None
     from ..azureml.relay import tokens
@@ -84,24 +84,24 @@ def open_tunnels(
     wanted: list[dict[str, Any]],
     ports_named: Sequence[int] = (),
 ) -> dict[str, int]:
-    """Have tunnels; returns when they can be used.
+    """Open tunnels and wait until they can be used.
 
     Args:
         project: The project's folder.
         address: The machine.
-        passphrases: Of its keys.
-        paths: Where paths of that machine are here.
-        owner: What they belong to; they end with it.
-        name: Its name.
-        report: The file there in which the owner goes on to report, and how much of it is known.
+        passphrases: Passphrases of key files, by path.
+        paths: Translates paths between the two machines.
+        owner: The run or service that they belong to; they are closed when it ends.
+        name: The owner's name.
+        report: The remote file to which the owner reports, and the offset up to which it has been read.
         wanted: The tunnels.
-        ports_named: The ports that the settings here name.
+        ports_named: The ports in the local settings.
 
     Returns:
-        The ports here, by the tunnels' names.
+        The local ports, by the tunnels' names.
 
     Raises:
-        UserError: There is no keeper, or it does not get through.
+        UserError: There is no keeper, or it cannot connect.
     """
     started = start_keeper(project, address, passphrases)
     answer = query_keeper(
@@ -131,7 +131,7 @@ def open_tunnels(
 
 
 def query_keeper(project: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Ask a project's keeper for something; None where there is none."""
+    """Send a request to a project's keeper and return its answer; None if there is no keeper."""
     known = _read_keeper(project)
     if known is None:
         return None
@@ -147,7 +147,7 @@ def query_keeper(project: Path, request: Mapping[str, Any]) -> dict[str, Any] | 
 
 
 def local_ports(project: Path, address: Address) -> dict[int, int]:
-    """Ports on a machine's own 127.0.0.1, and the ones here that lead to them."""
+    """The ports on the remote machine's 127.0.0.1, and the local ones that lead to them."""
     answer = query_keeper(project, {"do": "list"}) or {}
     if answer.get("to") != str(address):
         return {}
@@ -155,7 +155,7 @@ def local_ports(project: Path, address: Address) -> dict[int, int]:
 
 
 def stop_keeper(project: Path) -> int:
-    """Close every tunnel of a project; how many there were."""
+    """Close all tunnels of a project, and return their number."""
     known = _read_keeper(project)
     answer = query_keeper(project, {"do": "stop"})
     deadline = time.monotonic() + 10
@@ -165,7 +165,7 @@ def stop_keeper(project: Path) -> int:
 
 
 def _read_keeper(project: Path) -> dict[str, Any] | None:
-    """How a project's keeper is reached, where one is alive."""
+    """The port and key of a project's keeper; None if none runs."""
     known = read_json(keeper_file(project))
     if not known or not known.get("process") or not identity.is_alive(known["process"]):
         return None
@@ -187,5 +187,5 @@ def _wait_for_keeper(project: Path, started: subprocess.Popen[bytes]) -> None:
 
 
 def log_path(project: Path) -> Path:
-    """The keeper's log."""
+    """The log file of a project's keeper."""
     return state_folder(project, "remote") / "keeper.log"

@@ -40,7 +40,7 @@ _MOST = {"times": 1_000_000, "steps": 10_000, "depth": 10, "repeat": 10_000}
 
 @dataclass(frozen=True)
 class InspectFlags:
-    """What was typed after the flags of :data:`LOOKS_HELP`."""
+    """What was typed after the flags of :data:`INSPECT_HELP`."""
 
     location: str | None
     at: Sequence[str]
