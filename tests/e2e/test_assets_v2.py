@@ -171,7 +171,7 @@ def test_datastores_are_read_by_their_key_or_by_whoever_is_signed_in(server: Azu
         blob(server, f"in/{store}", store)
         got = download(settings, f"azureml://datastores/{store}/paths/in")
         assert files_in(got.path)["ü x.txt"] == "1" and files_in(got.path)[store] == store
-    with pytest.raises(UserError, match="of the kind AzureFile, which is not read from here"):
+    with pytest.raises(UserError, match="of the kind AzureFile, which cannot be read from here"):
         download(settings, "azureml://datastores/share/paths/in")
     with pytest.raises(UserError, match="There is no datastore elsewhere") as caught:
         download(settings, "azureml://datastores/elsewhere/paths/in")

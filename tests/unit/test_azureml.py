@@ -163,7 +163,7 @@ def _fault(module: str, text: str, status: int | None = None, **headers: str) ->
     [
         (401, errors.SignInRefused, "does not accept the sign-in"),
         (403, errors.NotAllowed, "no permission for reading the thing: you may not."),
-        (404, errors.NotFound, "knows nothing"),
+        (404, errors.NotFound, "does not find"),
         (409, UserError, r"refused reading the thing \(409\): you may not."),
         (503, UserError, r"kept failing for 7 s"),
     ],

@@ -79,7 +79,7 @@ class Artifacts:
     def address(self, origin: str, container: str, path: str) -> Any:
         return f"{self._web.url}/{path}"
 
-    def below(self, origin: str, container: str, prefix: str) -> list[tuple[Any, Any]]:
+    def list_files(self, origin: str, container: str, prefix: str) -> list[tuple[Any, Any]]:
         return [(name, f"{self._web.url}/ok") for name in self._listed]
 
 
@@ -90,7 +90,7 @@ def _inline(path: Any, content: bytes = b"FROM x\n") -> dict[str, Any]:
 def _save(web: Web, folder: Path, entries: Any, listed: list[str] | None = None) -> None:
     web.files["/manifest"] = json.dumps({"context": entries}).encode()
     web.files["/ok"] = b"ok"
-    build_context.save(f"{web.url}/manifest", Artifacts(web, listed), folder)
+    build_context.save_build_context(f"{web.url}/manifest", Artifacts(web, listed), folder)
 
 
 def _tar(members: list[tarfile.TarInfo], mode: Any = "w:gz") -> bytes:
@@ -202,7 +202,7 @@ def test_only_addresses_of_the_web_are_read(address: Any, tmp_path: Path) -> Non
     with pytest.raises(Refused), open(tmp_path / "x", "wb") as file:
         limited_requests.download(http, address, file)
     with pytest.raises(Refused):
-        build_context.save(address, None, tmp_path / "context")
+        build_context.save_build_context(address, None, tmp_path / "context")
 
 
 def test_a_log_without_an_end_is_read_in_parts_and_a_file_without_one_is_refused(web: Web, tmp_path: Path) -> None:

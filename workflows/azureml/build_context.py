@@ -1,7 +1,7 @@
-"""The build context of a packaged model, brought here.
+"""Downloads the build context of a packaged model.
 
-The SDK's own way (``ModelPackage.save``) writes wherever the manifest says, and unpacks archives with all that is in
-them; here every file goes below the context's folder, and an archive has folders and plain files only.
+The SDK's own ``ModelPackage.save`` writes to whatever path the manifest names, and unpacks archives with everything in
+them. Here every file is written below the context's folder, and archives may contain only folders and plain files.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ..received_files import check_free_space, file_below
 from ..scratch import scratch_folder
 from .limited_requests import download
 
-#: Bytes of a manifest, files of a context, and how many times its size an archive's content can have (RFC 1951
-#: allows a little more than a thousand).
+#: The most bytes of a manifest, the most files of a context, and the highest ratio of an archive's content to its size
+#: (RFC 1951 allows a little more than a thousand).
 _MANIFEST_BYTES, _FILES, _EXPANSION = 64 << 20, 100_000, 1100
 _URI = re.compile(r"aml://artifact/([^/]+)/([^/]+)/(.+)")
 
@@ -32,7 +32,7 @@ _MANIFEST = fields({"context": each(_ENTRY, _FILES)})
 
 
 class Artifacts:
-    """Where the files of a workspace are read.
+    """Finds the addresses of a workspace's files.
 
     Args:
         workspace: The SDK's workspace.
@@ -44,24 +44,24 @@ class Artifacts:
         self._client = ArtifactsClient(workspace.service_context)
 
     def address(self, origin: str, container: str, path: str) -> Any:
-        """Where one is read."""
+        """The address of one file."""
         return self._client.get_file_uri(origin, container, path)
 
-    def below(self, origin: str, container: str, prefix: str) -> list[tuple[Any, Any]]:
-        """The paths that begin so, and where each is read."""
+    def list_files(self, origin: str, container: str, prefix: str) -> list[tuple[Any, Any]]:
+        """The path and the address of each file whose path begins with a prefix."""
         return list(self._client.get_files_by_artifact_prefix_id(f"{origin}/{container}/{prefix}"))
 
 
-def save(location: Any, artifacts: Any, folder: Path) -> None:
+def save_build_context(location: Any, artifacts: Any, folder: Path) -> None:
     """Write a build context into a new folder.
 
     Args:
-        location: Where its manifest is.
-        artifacts: Where its files are; see :class:`Artifacts`.
+        location: The address of its manifest.
+        artifacts: Finds its files; see :class:`Artifacts`.
         folder: The folder.
 
     Raises:
-        Refused: Something in it is not what it has to be.
+        Refused: Something in it is not valid.
         UserError: It cannot be written.
         requests.RequestException: It cannot be read now.
     """
@@ -81,7 +81,7 @@ def save(location: Any, artifacts: Any, folder: Path) -> None:
                 continue
             found = _URI.fullmatch(entry.get("uri", ""))
             if found is None:
-                raise Refused(f"a file of a place that is none: {ascii(entry.get('uri'))[:100]}")
+                raise Refused(f"a file with an address that is not valid: {ascii(entry.get('uri'))[:100]}")
             origin, container, path = found.groups()
             if entry.get("unpack"):
                 archive = scratch / "archive"
@@ -91,14 +91,14 @@ def save(location: Any, artifacts: Any, folder: Path) -> None:
                 unpack(archive, folder, "" if inner in ("", ".") else _name(inner))
                 archive.unlink()
                 continue
-            _bring_below(http, artifacts, folder, entry["path"], (origin, container, path))
+            _save_prefix(http, artifacts, folder, entry["path"], (origin, container, path))
 
 
-def _bring_below(http: Any, artifacts: Any, folder: Path, inner: str, place: tuple[str, str, str]) -> None:
+def _save_prefix(http: Any, artifacts: Any, folder: Path, inner: str, place: tuple[str, str, str]) -> None:
     """Write the files of a prefix, each by its path below the prefix's last folder."""
     cut = place[2].rstrip("/").rfind("/") + 1
     above = "" if inner.rstrip("/") in ("", ".") else _name(inner.rstrip("/")) + "/"
-    files = artifacts.below(*place)
+    files = artifacts.list_files(*place)
     number(len(files), "a number of files", 0, _FILES)
     names = [_name(above + text(path, "a file's path")[cut:]) for path, _address in files]
     distinct(names, "a file's name")
@@ -125,15 +125,15 @@ def _space_check(folder: Path) -> Callable[[int], None]:
 
 
 def unpack(archive: Path, folder: Path, inner: str) -> None:
-    """Write what is in a tar archive below a folder. All of it is looked at before anything is written.
+    """Write the content of a tar archive below a folder. All entries are checked before anything is written.
 
     Args:
         archive: The archive, compressed or not.
         folder: The folder.
-        inner: A path below it that all goes into; empty for none.
+        inner: A path below the folder that everything is written to; empty for the folder itself.
 
     Raises:
-        Refused: It is no archive, or has something else in it than folders and plain files, or names that lead out.
+        Refused: It is not an archive, has other entries than folders and plain files, or names that lead out of it.
         UserError: It cannot be written.
     """
     above = f"{inner}/" if inner else ""
@@ -159,13 +159,13 @@ def unpack(archive: Path, folder: Path, inner: str) -> None:
                 source = tar.extractfile(member)
                 assert source is not None
                 with file_below(folder, name) as file:
-                    _copy(source, file, member.size)
+                    _copy_bytes(source, file, member.size)
     except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
-        # Of what it is compressed with each has its own.
+        # Each compression format raises its own errors.
         raise Refused("an archive that cannot be read") from error
 
 
-def _copy(source: Any, target: BinaryIO, size: int) -> None:
+def _copy_bytes(source: Any, target: BinaryIO, size: int) -> None:
     while size > 0:
         content = source.read(min(size, 1 << 20))
         if not content:

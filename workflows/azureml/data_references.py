@@ -1,4 +1,4 @@
-"""How data of a workspace is named; nothing of the SDK is needed to read it."""
+"""Parses the names of a workspace's data and assets, without an SDK."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..errors import UserError
 
 SCHEME = "azureml:"
 FORMS = "azureml:DATASET[:VERSION] or azureml://datastores/STORE/paths/PATH"
-#: What a workspace's assets of a kind are called in its addresses.
+#: Kinds of assets, as they are named in a workspace's addresses.
 DATA, MODELS, ENVIRONMENTS = "data", "models", "environments"
 _ON_DATASTORE = re.compile(
     r"azureml://(?:subscriptions/(?P<subscription>[^/]+)/resourcegroups/(?P<group>[^/]+)"
@@ -29,13 +29,13 @@ _ID = re.compile(
 
 @dataclass(frozen=True)
 class DatastorePath:
-    """Where data lies.
+    """A path on a datastore.
 
     Attributes:
         datastore: The datastore's name.
-        path: The path on it, without slashes at its ends, empty for all of it; ``*``, ``**`` and ``?`` as in a
-            FileDataset's.
-        workspace: Subscription, resource group and workspace, in lower case, where they are named too.
+        path: The path, without slashes at its ends; empty for the whole datastore. ``*``, ``**`` and ``?`` are
+            wildcards as in a FileDataset.
+        workspace: Subscription, resource group and workspace, in lower case, where the address names them.
     """
 
     datastore: str
@@ -48,15 +48,15 @@ class DatastorePath:
 
 @dataclass(frozen=True)
 class AssetName:
-    """A registered dataset, data asset, model or environment; without a version, the latest.
+    """The name of a registered dataset, data asset, model or environment.
 
     Attributes:
         name: Its name.
-        version: Its version; empty for the one with the label.
-        label: ``latest``, or another label; empty for the same as ``latest``.
-        collection: Which kind of asset it is.
-        registry: The registry that it is in; empty for the workspace's own.
-        workspace: Subscription, resource group and workspace, in lower case, where they are named too.
+        version: Its version; empty for the version with the label.
+        label: ``latest`` or another label; empty for ``latest``.
+        collection: The kind of asset.
+        registry: The registry that it is in; empty for the workspace.
+        workspace: Subscription, resource group and workspace, in lower case, where the address names them.
     """
 
     name: str
@@ -77,14 +77,14 @@ def is_in_workspace(text: str) -> bool:
 
 
 def parse(text: str, collection: str = DATA) -> DatastorePath | AssetName:
-    """What a text names.
+    """Parse the name of data or an asset.
 
     Args:
         text: The text.
-        collection: The kind of asset that a short name is one of.
+        collection: The kind of asset that a short name stands for.
 
     Raises:
-        UserError: It is of no form in which data is named.
+        UserError: The text has none of the forms of a name.
     """
     found = _ON_DATASTORE.fullmatch(text)
     if found is not None:

@@ -1,4 +1,4 @@
-"""What lies in a workspace and is brought to this machine: which files, to which place, and only once."""
+"""Downloads from a workspace's storage: which files belong to a path, where they are kept, and progress."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from ..received import Refused, distinct, relative_path
 from ..settings import Settings
 
 _WILD = re.compile(r"[*?]")
-#: Seconds between two lines of progress.
-_TOLD_EVERY = 1.0
+#: Seconds between two reports of progress.
+_REPORT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Blob:
 
 @dataclass(frozen=True)
 class DownloadSource:
-    """What of a datastore is wanted.
+    """A path on a datastore that is to be downloaded.
 
     Attributes:
-        path: Its path there, without slashes at its ends; empty for all of it.
-        label: What it is called in a message.
-        store: What the datastore is called in one.
-        plain: Whether ``*`` and ``?`` are letters like all others.
+        path: The path, without slashes at its ends; empty for the whole datastore.
+        label: The path's name in messages.
+        store: The datastore's name in messages.
+        plain: Whether ``*`` and ``?`` are ordinary characters rather than wildcards.
     """
 
     path: str
@@ -61,49 +61,49 @@ class DownloadSource:
 
     @property
     def has_wildcards(self) -> bool:
-        """Whether its path has wildcards."""
+        """Whether the path has wildcards."""
         return not self.plain and _WILD.search(self.path) is not None
 
     @property
     def base(self) -> str:
-        """What all of its files' paths begin with."""
+        """The folder or file that all matching paths begin with."""
         found = None if self.plain else _WILD.search(self.path)
         return self.path[: found.start()].rpartition("/")[0] if found else self.path
 
 
 def downloads_folder() -> Path:
-    """The folder of what is brought here."""
+    """The cache folder for downloads."""
     return cache_folder() / "data"
 
 
 def list_files(wanted: DownloadSource, list_blobs: Callable[[str], Iterable[Blob]]) -> dict[str, Blob]:
-    """The files of a place, by their paths below it.
+    """The files at a path of a datastore, by their paths below it.
 
     Args:
-        wanted: The place.
-        list_blobs: Lists the files whose paths begin so.
+        wanted: The path.
+        list_blobs: Lists the files whose paths begin with a prefix.
 
     Raises:
-        UserError: There is none, or one has a path that cannot be one here.
+        UserError: There is no file, or one has a path that is not possible here.
     """
     if not wanted.plain and has_many_wildcards(wanted.path):
         raise UserError(
             f"{wanted.label} has more than {MOST_WILDCARDS} wildcards.", "Name a folder, or use fewer of them."
         )
-    # Wildcards are left out of what the service is asked for, with the part of the path that they stand in.
+    # The prefix for the service ends before the first part of the path that has wildcards.
     base, has_wildcards = wanted.base, wanted.has_wildcards
     pattern = re.compile(_pattern(wanted.path)) if has_wildcards else None
     found: dict[str, Blob] = {}
     for blob in list_blobs(base):
         if not has_wildcards and blob.name == base:
-            _see_path(PurePosixPath(base).name, blob, wanted)
+            _check_path(PurePosixPath(base).name, blob, wanted)
             return {PurePosixPath(base).name: blob}
         if base and not blob.name.startswith(f"{base}/"):
             continue
         if pattern is not None and not pattern.fullmatch(blob.name):
             continue
         inside = blob.name[len(base) :].removeprefix("/") if wanted.plain else blob.name[len(base) :].lstrip("/")
-        _see_path(inside, blob, wanted)
+        _check_path(inside, blob, wanted)
         if inside in found:
             raise Refused(f"the same file twice: {inside[:80]}")
         found[inside] = blob
@@ -117,15 +117,15 @@ def list_files(wanted: DownloadSource, list_blobs: Callable[[str], Iterable[Blob
 
 
 def is_file(wanted: DownloadSource, files: dict[str, Blob]) -> bool:
-    """Whether a place is one file rather than a folder."""
+    """Whether a path is a single file rather than a folder."""
     return [blob.name for blob in files.values()] == [wanted.path]
 
 
-def _see_path(inside: str, blob: Blob, wanted: DownloadSource) -> None:
-    """Check that a file's path can be one here.
+def _check_path(inside: str, blob: Blob, wanted: DownloadSource) -> None:
+    """Check that a file's path is possible on this machine.
 
     Raises:
-        UserError: It cannot.
+        UserError: It is not.
     """
     try:
         relative_path(inside, "a file's path")
@@ -137,7 +137,7 @@ def _see_path(inside: str, blob: Blob, wanted: DownloadSource) -> None:
 
 
 def _pattern(path: str) -> str:
-    """A regular expression for a path with wildcards: ``**`` goes through folders, ``*`` and ``?`` do not."""
+    """A regular expression for a path with wildcards: ``**`` matches across folders, ``*`` and ``?`` do not."""
     words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     return "".join(words.get(part) or re.escape(part) for part in re.split(r"(\*\*/|\*\*|\*|\?)", path) if part)
 
@@ -150,19 +150,19 @@ def content_key(files: dict[str, Blob], *more: object) -> str:
 def confirm_download(
     settings: Settings, console: Console, step: Step, label: str, size: int, folder: Path, where: str = ""
 ) -> None:
-    """Have somebody agree to a large download.
+    """Ask the user to confirm a large download.
 
     Args:
-        settings: How much may come unasked.
-        console: Where somebody is asked.
-        step: What is under way.
+        settings: Up to which size no confirmation is needed.
+        console: Where the question is asked.
+        step: The step that is under way.
         label: What is downloaded.
-        size: Bytes.
-        folder: Where it goes.
-        where: Where it lies.
+        size: Its size in bytes.
+        folder: Where it is saved.
+        where: Where it comes from.
 
     Raises:
-        UserError: Nobody is there, or somebody does not.
+        UserError: There is no terminal to ask at, or the user declines.
     """
     most = settings.download_mb * 1_000_000
     if size <= most:
@@ -180,7 +180,12 @@ def confirm_download(
 
 
 def check_free_space(label: str, size: int, folder: Path) -> None:
-    """Check that a disk has room for so many bytes.
+    """Check that a folder's disk has enough free space.
+
+    Args:
+        label: What is downloaded.
+        size: Its size in bytes.
+        folder: The folder.
 
     Raises:
         UserError: It has not.
@@ -195,21 +200,21 @@ def check_free_space(label: str, size: int, folder: Path) -> None:
 
 @contextmanager
 def download_lock(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
-    """While no other command fetches the same.
+    """Hold a lock, so that no other command downloads the same data.
 
     Args:
         path: The lock's file.
-        waiting: Told what is waited for.
+        waiting: Called with what is being waited for.
     """
     from ..locks import hold
 
-    # As long as it takes: what is fetched may be of any size, and the reason is on the screen.
+    # There is no limit: the data may be of any size, and the screen shows what is waited for.
     with hold(path, math.inf, pause=0.2, waiting=lambda: waiting("another command that fetches the same data")):
         yield
 
 
 class Progress:
-    """How much of the data is here; several threads may tell of it.
+    """Counts what has been downloaded and reports it. Several threads may use it.
 
     Args:
         report: Called with each line.
@@ -222,40 +227,40 @@ class Progress:
         self._report, self._name, self._files, self._size = report, name, files, size
         self._done = self._bytes = 0
         self._lock = threading.Lock()
-        self._told = time.monotonic()
-        self._tell(0)
+        self._reported_at = time.monotonic()
+        self._report_now(0)
 
-    def received(self, count: int) -> None:
-        """So many bytes of the file that is being fetched are here."""
+    def update_current(self, count: int) -> None:
+        """Report that `count` bytes of the current file have arrived."""
         with self._lock:
-            self._tell_now_and_then(count)
+            self._report_sometimes(count)
 
-    def next(self, size: int) -> None:
-        """A file of so many bytes is here."""
+    def finish_file(self, size: int) -> None:
+        """Count a file of `size` bytes as complete."""
         with self._lock:
             self._done, self._bytes = self._done + 1, self._bytes + size
 
     def add(self, count: int, files: int = 0) -> None:
-        """So many bytes more are here, and so many files with them."""
+        """Count `count` more bytes and `files` more complete files."""
         with self._lock:
             self._done, self._bytes = self._done + files, self._bytes + count
-            self._tell_now_and_then(0)
+            self._report_sometimes(0)
 
     def report(self, line: str) -> None:
-        """Show a line of something else."""
+        """Report another line."""
         with self._lock:
             self._report(line)
 
-    def _tell_now_and_then(self, count: int) -> None:
-        if time.monotonic() - self._told >= _TOLD_EVERY:
-            self._told = time.monotonic()
-            self._tell(count)
+    def _report_sometimes(self, count: int) -> None:
+        if time.monotonic() - self._reported_at >= _REPORT_SECONDS:
+            self._reported_at = time.monotonic()
+            self._report_now(count)
 
-    def _tell(self, count: int) -> None:
+    def _report_now(self, count: int) -> None:
         of = f"{self._done} of {self._files} file{'' if self._files == 1 else 's'}"
         self._report(f"{self._name}: {of}, {format_size(self._bytes + count)} of {format_size(self._size)}")
 
 
 def short_digest(value: Sequence[object]) -> str:
-    """A short name for a value."""
+    """A short hash of a value, for names of files."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]

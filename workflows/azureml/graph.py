@@ -1,7 +1,7 @@
-"""A pipeline as SDK v1 submits it: Python script steps, with data references and pipeline data between them.
+"""Builds a pipeline of SDK v1: Python script steps, connected by data references and pipeline data.
 
-Only azureml-core and azureml-pipeline-core: the class that builds Python script steps is in the latter, under a
-private name; azureml-pipeline-steps, which gives it its public one, brings 324 MB of others along.
+It uses only azureml-core and azureml-pipeline-core. The latter contains the class for Python script steps under a
+private name; azureml-pipeline-steps, which has the public name, installs 324 MB of further packages.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _UPLOADS = 8
 
 
 def prepare(workspace: Any, pipeline: CloudPipeline, report: Callable[[str], None]) -> Any:
-    """Upload what the steps take, and make the SDK's pipeline of them. It may be done again.
+    """Upload the steps' inputs and make the SDK's pipeline. It can be called again after an error.
 
     Args:
         workspace: The SDK's workspace.
@@ -34,7 +34,7 @@ def prepare(workspace: Any, pipeline: CloudPipeline, report: Callable[[str], Non
         report: Called with each line of progress.
 
     Raises:
-        UserError: A compute target, an environment, a datastore or data is not there.
+        UserError: A compute target, an environment, a datastore or data does not exist.
     """
     from azureml.pipeline.core import Pipeline
 
@@ -46,7 +46,7 @@ def prepare(workspace: Any, pipeline: CloudPipeline, report: Callable[[str], Non
 
 
 def start(workspace: Any, pipeline: CloudPipeline, made: Any) -> tuple[str, str]:
-    """Start a run of what :func:`prepare` has made.
+    """Start a run of the pipeline that :func:`prepare` has made.
 
     Returns:
         The run's id, and its page in the studio.
@@ -54,18 +54,18 @@ def start(workspace: Any, pipeline: CloudPipeline, made: Any) -> tuple[str, str]
     from azureml.core import Experiment
 
     run = Experiment(workspace, pipeline.experiment).submit(made, continue_on_step_failure=pipeline.continue_on_failure)
-    # By a tag the run is found in the studio; without it, it runs as well.
+    # The tag only helps to find the run in the studio.
     with contextlib.suppress(Exception):
         run.set_tags(dict(pipeline.tags))
     return str(run.id), str(run.get_portal_url())
 
 
 def _check_computes(workspace: Any, pipeline: CloudPipeline) -> None:
-    """Check that every compute target is there, before anything is uploaded."""
-    there = {name.lower(): compute for name, compute in workspace.compute_targets.items()}
+    """Check that every compute target exists, before anything is uploaded."""
+    known = {name.lower(): compute for name, compute in workspace.compute_targets.items()}
     for step in pipeline.steps:
-        if step.compute.lower() not in there:
-            names = [f"{compute.name} ({compute.type})" for compute in there.values()]
+        if step.compute.lower() not in known:
+            names = [f"{compute.name} ({compute.type})" for compute in known.values()]
             raise compute_not_found(step.compute, names, step.name, step.file, step.line)
 
 
@@ -79,12 +79,12 @@ class _Graph:
         self._uploaded: dict[Path, str] = {}
         self._outputs: dict[tuple[str, str], Any] = {}
         self._steps: dict[str, Any] = {}
-        # Before anything is uploaded: the workspace may not have one.
+        # Environments are resolved before anything is uploaded: the workspace may not have one of them.
         for step in pipeline.steps:
             self._environment(step)
 
     def step(self, step: CloudStep) -> Any:
-        """One step, and its data; those that it needs are there already."""
+        """Build one step and its data. The steps that it depends on have to be built before."""
         from azureml.pipeline.core import PipelineData
         from azureml.pipeline.core._python_script_step_base import _PythonScriptStepBase
 
@@ -95,7 +95,7 @@ class _Graph:
             inputs.append(value)
             arguments += [f"inputs.{name}", value]
         for name in step.outputs:
-            data = PipelineData(plain(f"{step.name}_{name}"), datastore=self._store)
+            data = PipelineData(port_name(f"{step.name}_{name}"), datastore=self._store)
             self._outputs[step.name, name] = data
             outputs.append(data)
             arguments += [f"outputs.{name}", data]
@@ -128,7 +128,7 @@ class _Graph:
         elif step.distribution == "pytorch":
             from azureml.core.runconfig import PyTorchConfiguration
 
-            # The back end is the script's choice; the service only sets the variables.
+            # The script chooses the communication backend; the service only sets the variables.
             made.framework, made.communicator = "PyTorch", "Gloo"
             made.pytorch = PyTorchConfiguration("Gloo", step.processes * step.nodes, step.nodes)
         elif step.distribution == "tensorflow":
@@ -149,7 +149,7 @@ class _Graph:
     def _input(self, step: CloudStep, name: str, entry: CloudInput) -> Any:
         from azureml.data.data_reference import DataReference
 
-        port = plain(f"{step.name}_{name}")
+        port = port_name(f"{step.name}_{name}")
         if entry.step:
             return self._outputs[entry.step, entry.output]
         if entry.path is not None:
@@ -168,18 +168,18 @@ class _Graph:
     def _datastore(self, name: str, entry: CloudInput) -> Any:
         from azureml.core import Datastore
 
-        there = self._workspace.datastores
-        if name not in there:
+        known = self._workspace.datastores
+        if name not in known:
             raise UserError(
                 f"There is no datastore {name} in the workspace.",
-                f"Name one of these: {', '.join(sorted(there))}.",
+                f"Name one of these: {', '.join(sorted(known))}.",
                 file=None if entry.file is None else str(entry.file),
                 line=entry.line or None,
             )
         return Datastore.get(self._workspace, name)
 
     def _upload(self, path: Path) -> str:
-        """Where local data lies in the default datastore; what is there already is not sent again."""
+        """Upload local data to the default datastore, unless it is already there; returns its path there."""
         if path not in self._uploaded:
             files = [path] if path.is_file() else sorted(found for found in path.rglob("*") if found.is_file())
             root = path.parent if path.is_file() else path
@@ -192,7 +192,7 @@ class _Graph:
             target = f"{self._pipeline.uploads}/{total.hexdigest()[:16]}"
             if not files:
                 raise UserError(f"{path} is an empty folder, which a datastore cannot hold.", "Put a file into it.")
-            self._report(f"upload {path.name}, {_in_words(size)}")
+            self._report(f"upload {path.name}, {_size_text(size)}")
             self._store.upload_files(
                 [str(file) for file in files],
                 relative_root=str(root),
@@ -205,7 +205,7 @@ class _Graph:
 
 
 def make_environment(workspace: Any, wanted: CloudEnvironment, step: CloudStep | None = None) -> Any:
-    """The SDK's environment for one of ours.
+    """The SDK's environment for an environment of this program.
 
     Raises:
         UserError: The workspace has none of that name.
@@ -245,7 +245,7 @@ def _registered(workspace: Any, wanted: CloudEnvironment, step: CloudStep | None
             return Environment.get(workspace, name, label=label)
         return Environment.get(workspace, name, version=version or None)
     except Exception as error:
-        if not _says_absent(error):
+        if not _is_not_found(error):
             raise
         raise UserError(
             f"The workspace has no environment {wanted.name}.",
@@ -255,7 +255,7 @@ def _registered(workspace: Any, wanted: CloudEnvironment, step: CloudStep | None
         ) from error
 
 
-def _says_absent(error: Exception) -> bool:
+def _is_not_found(error: Exception) -> bool:
     response = getattr(error, "response", None)
     if getattr(response, "status_code", None) == 404:
         return True
@@ -272,12 +272,12 @@ def _plain_copy(value: Any) -> Any:
     return [_plain_copy(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
-def plain(name: str) -> str:
-    """A name as ports of a graph may have it: letters, digits and `_`."""
+def port_name(name: str) -> str:
+    """A name for a port of a graph, in which only letters, digits and `_` are allowed."""
     return re.sub(r"\W", "_", name)
 
 
-def _in_words(size: float) -> str:
+def _size_text(size: float) -> str:
     for unit in ("B", "kB", "MB"):
         if size < 1000:
             return f"{size:.0f} {unit}"

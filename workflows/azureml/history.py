@@ -158,7 +158,7 @@ class RunHistory:
 
     # Metrics and artifacts
 
-    def metrics(self, run_id: str) -> Iterator[str]:
+    def metric_names(self, run_id: str) -> Iterator[str]:
         """The names of the metrics that a run has logged. It raises the same errors as :meth:`run`."""
         body: dict[str, object] = {}
         for _ in range(_PAGES):
@@ -171,7 +171,7 @@ class RunHistory:
             body = {"continuationToken": token}
         raise Refused(f"more than {_PAGES} pages of metrics")
 
-    def metric(self, run_id: str, name: str) -> list[dict[str, Any]]:
+    def metric_values(self, run_id: str, name: str) -> list[dict[str, Any]]:
         """The logged rows of a metric in order: values by column. It raises the same errors as :meth:`run`."""
         found = self._service(f"metric/v2.0{{}}/runs/{quote(run_id, '')}/full", body={"metricName": name})
         return [child_object(one, "data") for one in _values(found)]

@@ -1,4 +1,4 @@
-"""Names of a workspace's assets in the stories: models, data and environments, brought here when they are asked for."""
+"""Downloads models, data and environments that are given by the names of a workspace's assets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .data_references import MODELS, AssetName, parse
 
 
 def can_download(settings: Settings) -> bool:
-    """Whether names are looked up in a workspace: one is named, and SDK v2 speaks to it. Nothing is imported."""
+    """Whether names are looked up in a workspace: one is set, and SDK v2 is installed. No SDK is imported."""
     from . import sdk
     from .sdk_choice import PACKAGE
     from .workspace import is_named
@@ -26,7 +26,7 @@ def can_download(settings: Settings) -> bool:
 
 
 def with_model(settings: Settings, console: Console, text: str) -> Settings:
-    """The settings with a registered model in the model folder's place; it is brought here.
+    """Download a registered model; returns the settings with it as the model folder.
 
     Args:
         settings: The settings.
@@ -35,7 +35,7 @@ def with_model(settings: Settings, console: Console, text: str) -> Settings:
 
     Raises:
         BadValue: It names no model.
-        UserError: It cannot be had.
+        UserError: It cannot be downloaded.
     """
     try:
         named = parse(text, MODELS)
@@ -54,7 +54,7 @@ def with_model(settings: Settings, console: Console, text: str) -> Settings:
 
 
 def _require_v2(settings: Settings, text: str) -> None:
-    """Check that SDK v2 is the one that is chosen.
+    """Check that SDK v2 is chosen.
 
     Raises:
         UserError: It is not.
@@ -69,7 +69,11 @@ def _require_v2(settings: Settings, text: str) -> None:
 
 
 def model_downloader(settings: Settings, console: Console) -> Callable[[str], Model] | None:
-    """What brings a deployment's registered model here, or says why it cannot; None where no workspace is named."""
+    """A function that downloads a deployment's registered model, or raises the reason why it cannot.
+
+    Returns:
+        The function; None where no workspace is set.
+    """
     if not can_download(settings):
         return _model_refuser(settings)
 
@@ -84,7 +88,7 @@ def model_downloader(settings: Settings, console: Console) -> Callable[[str], Mo
 
 
 def _model_refuser(settings: Settings) -> Callable[[str], Model] | None:
-    """What says why a workspace that is named cannot give a model; None where none is named."""
+    """A function that raises the reason why models cannot be downloaded; None where no workspace is set."""
     from . import sdk
     from .sdk_choice import PACKAGE
     from .workspace import is_named
@@ -105,7 +109,7 @@ def _model_refuser(settings: Settings) -> Callable[[str], Model] | None:
 
 
 def model_locator(settings: Settings) -> Callable[[str], Model] | None:
-    """The same for a dry run: it says where a model would come from, and brings nothing."""
+    """A function for dry runs that says where a model would come from, without downloading it."""
     if not can_download(settings):
         return _model_refuser(settings)
 
@@ -121,10 +125,10 @@ def model_locator(settings: Settings) -> Callable[[str], Model] | None:
 
 
 def download_inputs(settings: Settings, console: Console, steps: Iterable[Step]) -> dict[str, Path]:
-    """The data of steps that a workspace has, brought here; by what names it.
+    """Download the inputs of steps that are in a workspace; returns their local paths by their names there.
 
     Raises:
-        UserError: It cannot be had.
+        UserError: They cannot be downloaded.
     """
     wanted = {entry.asset: entry.type for step in steps for entry in step.inputs.values() if entry.asset is not None}
     if not wanted:
@@ -137,15 +141,15 @@ def download_inputs(settings: Settings, console: Console, steps: Iterable[Step])
 def find_environment(
     reference: EnvironmentReference, settings: Settings, report: Callable[[str], None] = lambda line: None
 ) -> tuple[EnvironmentReference | None, str]:
-    """What a workspace, or a registry, has under an environment's name.
+    """Find the definition of an environment by its name in a workspace or a registry.
 
     Args:
-        reference: The name, and where it stands.
+        reference: The name, and the file and line that name it.
         settings: Which workspace.
         report: Called with what is being waited for.
 
     Returns:
-        Its definition; None where there is nobody to ask, with the reason where it should have been possible.
+        Its definition, or None where no workspace can be reached; and the reason where one should be reachable.
 
     Raises:
         UserError: There is none of that name.
@@ -160,5 +164,5 @@ def find_environment(
     except NotFound as error:
         raise UserError(error.problem, error.remedy, file=shown(reference.file), line=reference.line) from error
     except UserError as error:
-        # Who is offline goes on with what is here.
+        # Without a connection, the caller continues with what is on this machine.
         return None, error.problem

@@ -207,24 +207,24 @@ class ModelPackages:
         def listed() -> list[tuple[str, int]]:
             return [(one.name, int(one.version)) for one in Model.list(self._workspace, expand=False)]
 
-        there = attempt(listed, "listing the models", self._report)
+        models = attempt(listed, "listing the models", self._report)
         problem = f"There is no model {wanted} in the workspace {self._workspace.name}."
-        versions = sorted((version for name, version in there if name == wanted.name), reverse=True)
+        versions = sorted((version for name, version in models if name == wanted.name), reverse=True)
         if versions:
             some = ", ".join(map(str, versions[:8])) + (", …" if len(versions) > 8 else "")
             return UserError(problem, f"Its versions: {some}.")
-        names = sorted({name for name, _ in there})
+        names = sorted({name for name, _ in models})
         near = get_close_matches(wanted.name, names, n=3, cutoff=0.5) or names[:5]
         if not near:
             return UserError(problem, "It has no models: register one first (az ml model create).")
         return UserError(problem, f"Models there are: {', '.join(near)}.")
 
-    def make(self, model: ModelName, what: Recipe, log: Callable[[str], None], context: Path | None) -> Package:
-        """Have the workspace make a package, following its log.
+    def make(self, model: ModelName, recipe: Recipe, log: Callable[[str], None], context: Path | None) -> Package:
+        """Have the workspace build a package, and follow its log.
 
         Args:
             model: The model, with its version.
-            what: What else goes in.
+            recipe: The rest of its content.
             log: Called with each line of the build's log, as it grows.
             context: Where to save the build context, in place of having an image built.
 
@@ -242,28 +242,28 @@ class ModelPackages:
                     self._workspace,
                     [Model(self._workspace, name=model.name, version=model.version, expand=False)],
                     InferenceConfig(
-                        source_directory=str(what.source), entry_script=what.entry, environment=_environment(what)
+                        source_directory=str(recipe.source), entry_script=recipe.entry, environment=_environment(recipe)
                     ),
                     generate_dockerfile=context is not None,
                 )
 
-        made = attempt(submit, f"packaging the model {model}", self._report)
-        self._follow(made, log)
+        package = attempt(submit, f"packaging the model {model}", self._report)
+        self._follow_build(package, log)
         if context is None:
             with sent_by(f"The workspace {self._workspace.name}"):
-                location = image_name(made.location, "the name of an image")
-            return Package(location, None, self._login(made))
+                location = image_name(package.location, "the name of an image")
+            return Package(location, None, self._registry_login(package))
 
         def save() -> None:
             from . import build_context
 
-            build_context.save(made.location, build_context.Artifacts(self._workspace), context)
+            build_context.save_build_context(package.location, build_context.Artifacts(self._workspace), context)
 
         with sent_by(f"The workspace {self._workspace.name}"):
             attempt(save, "fetching the build context", self._report)
-        return Package("", context, self._login(made))
+        return Package("", context, self._registry_login(package))
 
-    def _follow(self, made: Any, log: Callable[[str], None]) -> None:
+    def _follow_build(self, package: Any, log: Callable[[str], None]) -> None:
         """Hand on the build's log until the build has ended."""
         kept = deque[str](maxlen=_SHOWN_LINES)
 
@@ -274,22 +274,22 @@ class ModelPackages:
         import requests
 
         http = requests.Session()
-        lines = _Lines(show)
+        lines = _LogLines(show)
         offset, until = 0, time.monotonic() + BUILD_SECONDS
         while True:
-            attempt(made.update_creation_state, "asking how the build goes", self._report)
-            ended = made.state not in ("NotStarted", "Running")
+            attempt(package.update_creation_state, "asking how the build goes", self._report)
+            ended = package.state not in ("NotStarted", "Running")
             with sent_by(f"The workspace {self._workspace.name}"):
-                fetch = partial(limited_requests.fetch_part, http, made.package_build_log_uri, offset)
+                fetch = partial(limited_requests.fetch_part, http, package.package_build_log_uri, offset)
                 part = attempt(fetch, "reading the build's log", self._report)
             offset += len(part)
             if offset > limited_requests.LOG_BYTES:
                 raise Refused("a log without an end", f"The workspace {self._workspace.name}")
-            whole = len(part) < limited_requests.PART_BYTES
-            lines.add(part, last=ended and whole)
-            if ended and whole:
+            is_complete = len(part) < limited_requests.PART_BYTES
+            lines.add(part, last=ended and is_complete)
+            if ended and is_complete:
                 break
-            if not whole:
+            if not is_complete:
                 continue
             if time.monotonic() > until:
                 raise UserError(
@@ -298,20 +298,20 @@ class ModelPackages:
                     details=list(kept),
                 )
             time.sleep(POLL_SECONDS)
-        if made.state == "Succeeded":
+        if package.state == "Succeeded":
             return
-        error = made.error if isinstance(made.error, dict) else {}
-        reason = scrub(str(error.get("message") or made.error or "no reason given")).rstrip(".")
+        error = package.error if isinstance(package.error, dict) else {}
+        reason = scrub(str(error.get("message") or package.error or "no reason given")).rstrip(".")
         raise UserError(
-            f"Azure ML could not build the image ({made.state}): {reason}.",
+            f"Azure ML could not build the image ({package.state}): {reason}.",
             "Correct what its log tells of, in the environment's definition or the base image, then run this again.",
             details=list(kept),
         )
 
-    def _login(self, made: Any) -> RegistryLogin | None:
+    def _registry_login(self, package: Any) -> RegistryLogin | None:
         """The registry's user; None where the workspace has none, since then docker's own login has to do."""
         try:
-            registry = attempt(made.get_container_registry, "asking for the registry", self._report)
+            registry = attempt(package.get_container_registry, "asking for the registry", self._report)
         except UserError as error:
             self._report(f"{error.problem} Pulling as whoever docker is logged in as.")
             return None
@@ -321,28 +321,28 @@ class ModelPackages:
         return RegistryLogin(str(registry.address), str(registry.username), str(registry.password))
 
 
-def _environment(what: Recipe) -> Any:
+def _environment(recipe: Recipe) -> Any:
     from azureml.core import Environment
 
     with scratch_folder() as folder:
         path = folder / "conda.yml"
-        path.write_text(what.conda, encoding="utf-8")
-        made = Environment.from_conda_specification(what.name, str(path))
-    if what.base_image:
-        made.docker.base_image = what.base_image
-    elif what.base_dockerfile:
-        made.docker.base_image = None
-        made.docker.base_dockerfile = what.base_dockerfile
-    # The server that the packaged model is served by, as in the service.
-    made.inferencing_stack_version = "latest"
-    return made
+        path.write_text(recipe.conda, encoding="utf-8")
+        environment = Environment.from_conda_specification(recipe.name, str(path))
+    if recipe.base_image:
+        environment.docker.base_image = recipe.base_image
+    elif recipe.base_dockerfile:
+        environment.docker.base_image = None
+        environment.docker.base_dockerfile = recipe.base_dockerfile
+    # The server that serves the packaged model, as in the service.
+    environment.inferencing_stack_version = "latest"
+    return environment
 
 
-class _Lines:
+class _LogLines:
     """Bytes that come in parts, as lines without secrets."""
 
-    def __init__(self, take: Callable[[str], object]) -> None:
-        self._take = take
+    def __init__(self, handle_line: Callable[[str], object]) -> None:
+        self._handle_line = handle_line
         self._scrub = LineScrubber()
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._rest = ""
@@ -355,4 +355,4 @@ class _Lines:
             self._rest = self._rest[_LINE_LETTERS:]
         for line in [*lines, *([self._rest] if last else [])]:
             if line.strip():
-                self._take(self._scrub(line.rstrip()))
+                self._handle_line(self._scrub(line.rstrip()))

@@ -1,4 +1,4 @@
-"""Where a run in a workspace is, kept in its folder here."""
+"""The location of a run in a workspace, saved in the run's folder here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FILE = "workspace.json"
 
 @dataclass(frozen=True)
 class RunLocation:
-    """A run's place; nothing of it is secret.
+    """A run's workspace, id and page. Nothing in it is secret.
 
     Attributes:
         subscription_id: The workspace's subscription.
@@ -23,9 +23,9 @@ class RunLocation:
         run_id: The run's id.
         experiment: The experiment that it belongs to.
         page: Its page in the studio.
-        sdk: The SDK that submitted it, ``v1`` or ``v2``, which signs in again and cancels it.
-        single: Whether it is one job, and no pipeline of several.
-        reach: The way to its nodes, as in AML_REACH; ``network`` where it has no ssh services.
+        sdk: The SDK that submitted it, ``v1`` or ``v2``; the same one signs in again and cancels it.
+        single: Whether it is a single job rather than a pipeline.
+        reach: The route to its nodes, as in AML_REACH; ``network`` where it has no SSH services.
     """
 
     subscription_id: str
@@ -40,7 +40,7 @@ class RunLocation:
     reach: str = "network"
 
     def settings(self, settings: Settings) -> Settings:
-        """Settings that lead to this workspace, whatever they say by now."""
+        """The settings with this workspace and sign-in in the place of their own."""
         return replace(
             settings,
             subscription_id=self.subscription_id,
@@ -52,12 +52,12 @@ class RunLocation:
 
 
 def save_location(folder: Path, place: RunLocation) -> None:
-    """Keep a run's place in its folder."""
+    """Save a run's location in its folder."""
     write_json(folder / _FILE, asdict(place))
 
 
 def load_location(folder: Path) -> RunLocation | None:
-    """The place of the run of a folder; None where there is none, or one that cannot be read."""
+    """Read the location of a folder's run; None where there is none or it cannot be read."""
     values = read_json(folder / _FILE)
     try:
         return RunLocation(**values) if values is not None else None

@@ -1,4 +1,4 @@
-"""What a run in a workspace has written, brought into its folder here: whole, or not at all."""
+"""Downloads what a run in a workspace has written into its folder here, either completely or not at all."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ T = TypeVar("T")
 
 #: The folders of a run that its script writes.
 FOLDERS = ("outputs", "logs")
-#: Files at once.
+#: Files that are downloaded at the same time.
 _WORKERS = 8
-#: Seconds between two looks at whether they are done.
+#: Seconds between two checks of whether the downloads are done.
 _LOOK = 0.02
-#: Bytes that a file of a run that goes on may have grown by since it was listed.
+#: The most bytes that a file of a running run may have grown by since it was listed.
 _GROWN = 64 << 20
-#: Kept in the run's folder once all is here and nothing more will come.
-_WHOLE, _PART = "outputs.whole", ".outputs.part"
+#: In the run's folder: the mark that everything was downloaded after the run's end, and the folder of a download that
+#: is under way.
+_COMPLETE, _PART = "outputs.whole", ".outputs.part"
 
 
 @dataclass(frozen=True)
@@ -45,26 +46,26 @@ class _File:
 
 
 class _Ended(BaseException):
-    """Another file has failed, or somebody has pressed Ctrl-C."""
+    """Another file has failed, or the user has pressed Ctrl-C."""
 
 
 def is_complete(run: RunRecord) -> bool:
-    """Whether all that a run has written, and will write, is in its folder."""
-    return (run.folder / _WHOLE).exists()
+    """Whether everything that an ended run has written is in its folder."""
+    return (run.folder / _COMPLETE).exists()
 
 
 def fetch(settings: Settings, console: Console, step: Step, run: RunRecord, history: RunHistory) -> None:
-    """Bring what a run has written by now.
+    """Download what a run has written by now.
 
     Args:
-        settings: How much may come unasked.
-        console: Where somebody is asked.
-        step: Shown what is fetched.
+        settings: Up to which size no confirmation is needed.
+        console: Where the user is asked to confirm.
+        step: Shows the progress.
         run: The run.
         history: The run history of its workspace.
 
     Raises:
-        UserError: It cannot be had, or somebody does not want it. What was here before stays.
+        UserError: It cannot be downloaded, or the user declines. The files that were here before stay.
     """
     final = run.final
     part = run.folder / _PART
@@ -82,20 +83,20 @@ def fetch(settings: Settings, console: Console, step: Step, run: RunRecord, hist
             with uninterrupted():
                 _replace(run.folder, part)
                 if final:
-                    touch(run.folder / _WHOLE)
+                    touch(run.folder / _COMPLETE)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     step.text = f"{len(files)} file{'' if len(files) == 1 else 's'}, {format_size(total)}"
 
 
 def job_outputs(run: RunRecord, history: RunHistory, version: str, report: Report) -> dict[str, str]:
-    """Where the outputs that a job file names lie in the workspace, by name.
+    """The workspace addresses of the outputs that a job file names, by name.
 
     Raises:
-        UserError: It cannot be had.
+        UserError: They cannot be read.
     """
-    told = attempt(lambda: history.job(run.run_id, version), "reading the job", report)
-    outputs = child_object(told, "outputs")
+    job = attempt(lambda: history.job(run.run_id, version), "reading the job", report)
+    outputs = child_object(job, "outputs")
     return {
         display_text(name, "an output's name", 300): display_text(
             child_object(outputs, name).get("uri") or f"azureml://jobs/{run.run_id}/outputs/{name}", "an address", 2000
@@ -106,8 +107,8 @@ def job_outputs(run: RunRecord, history: RunHistory, version: str, report: Repor
 
 
 def _list_files(run: RunRecord, history: RunHistory, report: Report) -> list[_File]:
-    told = attempt(lambda: history.run(run.run_id), "reading the run", report)
-    container = str(told.get("dataContainerId") or f"dcid.{run.run_id}")
+    details = attempt(lambda: history.run(run.run_id), "reading the run", report)
+    container = str(details.get("dataContainerId") or f"dcid.{run.run_id}")
     named: dict[str, str] = {}
     for folder in FOLDERS:
         try:
@@ -119,24 +120,24 @@ def _list_files(run: RunRecord, history: RunHistory, report: Report) -> list[_Fi
 
     sizes: dict[str, int] = {}
 
-    def look(pair: tuple[str, str], ended: threading.Event) -> None:
+    def read_size(pair: tuple[str, str], ended: threading.Event) -> None:
         sizes[pair[0]] = attempt(lambda: _size(history.http, pair[1]), f"reading {pair[0]}", report)
 
-    _for_each_in_threads(look, [*named.items()])
+    _for_each_in_threads(read_size, [*named.items()])
     return [_File(name, address, sizes[name]) for name, address in named.items()]
 
 
 def _for_each_in_threads(work: Callable[[T, threading.Event], None], items: Sequence[T]) -> None:
-    """Do something with each, several at once; nobody waits for the others where one fails or somebody gives up.
+    """Process items in several threads. Where one fails, or the user presses Ctrl-C, the others are not waited for.
 
     Args:
-        work: What to do; handed an event that is set once it is in vain.
-        items: With what.
+        work: Processes one item; it is passed an event that is set once its result is no longer needed.
+        items: The items.
     """
     ended, failed = threading.Event(), list[BaseException]()
     left, lock = iter(items), threading.Lock()
 
-    def go_on() -> None:
+    def work_through() -> None:
         try:
             while not ended.is_set():
                 with lock:
@@ -145,11 +146,11 @@ def _for_each_in_threads(work: Callable[[T, threading.Event], None], items: Sequ
                     return
                 work(item, ended)
         except BaseException as error:
-            # Raised where the others are waited for.
+            # It is raised in the thread that waits.
             failed.append(error)
 
-    # A connection may be silent for as long as it is waited for: the end of this process does not wait, too.
-    threads = [threading.Thread(target=go_on, daemon=True) for _ in range(min(_WORKERS, len(items)))]
+    # The threads are daemons: a silent connection must not delay the end of this process.
+    threads = [threading.Thread(target=work_through, daemon=True) for _ in range(min(_WORKERS, len(items)))]
     try:
         for one in threads:
             one.start()
@@ -172,7 +173,7 @@ def _size(http: Any, address: str) -> int:
 def _fetch_files(
     run: RunRecord, files: Sequence[_File], part: Path, history: RunHistory, progress: downloads.Progress
 ) -> None:
-    # What a run that goes on writes may have grown since.
+    # The files of a running run may have grown since they were listed.
     spare = 0 if run.final else _GROWN
 
     def fetch(file: _File, ended: threading.Event) -> None:
@@ -187,7 +188,7 @@ def _fetch_files(
             here += count
             progress.add(count)
 
-        def whole() -> None:
+        def download_file() -> None:
             nonlocal here
             progress.add(-here)
             here = 0
@@ -198,7 +199,7 @@ def _fetch_files(
             if here < file.size:
                 raise requests.ConnectionError(f"it ended {file.size - here} bytes early")
 
-        attempt(whole, f"reading {file.name}", progress.report)
+        attempt(download_file, f"reading {file.name}", progress.report)
         progress.add(0, 1)
 
     import requests
@@ -207,7 +208,7 @@ def _fetch_files(
 
 
 def _replace(folder: Path, part: Path) -> None:
-    """Put what has come in the place of what was here; snapshots may have come another way, and stay."""
+    """Replace the previous files by the downloaded ones. Snapshots that were fetched another way are kept."""
     for path in (folder / "logs").glob(PATTERN):
         if not (part / "logs" / path.name).exists():
             make_folder(part / "logs")

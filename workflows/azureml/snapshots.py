@@ -1,4 +1,4 @@
-"""The snapshots that a step of a run in a workspace has left among its logs: brought here."""
+"""Fetches the snapshots that a step of a run in a workspace has left among its logs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..snapshots.selection import MOST_FILES
 from ..snapshots.snapshot_file import MOST_BYTES
 from .service import PipelineService
 
-#: Their names among a run's logs, in whichever folder; see :data:`workflows.snapshots.selection.PATTERN`.
+#: The names of snapshots among a run's logs, in any folder; see :data:`workflows.snapshots.selection.PATTERN`.
 _NAMED = re.compile(r"(?:[^/]+/)*(snapshot-[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.json)")
 
 
 def fetch_snapshots(service: PipelineService, run: RunRecord, step: StepRecord, run_id: str = "") -> int:
-    """Fetch the snapshots of a step that are not here yet; how many those are.
+    """Fetch the snapshots of a step that are not here yet; returns their number.
 
     Args:
         service: The run in the workspace.
@@ -45,7 +45,7 @@ def fetch_snapshots(service: PipelineService, run: RunRecord, step: StepRecord, 
                 raise Refused(f"a snapshot of more than {MOST_BYTES >> 20} MB")
         if content:
             make_folder(folder)
-            # Whole or not at all: somebody may be reading them.
+            # The file is written atomically, since another process may be reading it.
             write_bytes(folder / name, bytes(content), private=True)
             brought += 1
     return brought

@@ -1,8 +1,8 @@
-"""A copy of a step's code, with what the node needs beside it: what becomes the step's snapshot.
+"""Makes the folder that becomes a step's snapshot: a copy of its code, and what the node needs besides.
 
-The person's folder stays as it is. Files are linked where that can be done: a copy of gigabytes would
-take as long as the upload. What ``.amlignore``, or else ``.gitignore``, of the code folder names stays
-behind, as with Azure ML's own clients.
+The user's folder is not changed. Files are hard-linked where possible, since copying gigabytes would take as long as
+the upload. Files that ``.amlignore``, or else ``.gitignore``, of the code folder names are left out, as by Azure ML's
+own clients.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from ..ignore_files import read_patterns
 from ..paths import cache_folder
 from ..private import FOLDER, make_folder, open_file, touch
 
-#: The folder in a snapshot that holds what is not the person's.
+#: The folder in a snapshot that holds this program's own files.
 OWN = "azureml_debug"
 SCRIPT = f"{OWN}/node.py"
-#: What snapshots may hold: https://learn.microsoft.com/azure/machine-learning/how-to-save-write-experiment-files
+#: The most bytes of a snapshot: https://learn.microsoft.com/azure/machine-learning/how-to-save-write-experiment-files
 LIMIT_BYTES = 300 * 1024 * 1024
-#: `.vscode` changes with every session, and what has changed is sent again.
-_NEVER = frozenset({".git", "__pycache__", ".azureml-debug", ".ipynb_checkpoints", ".vscode"})
-#: In the folder of a virtual environment, which is of use on this machine only.
-_VIRTUAL = "pyvenv.cfg"
-#: Files that stay here as well: `.env` holds secrets, also those of this program.
-_KEPT_HERE = frozenset({".amlignore", ".gitignore", ".env"})
+#: `.vscode` changes with every session, and changed files would be sent again.
+_IGNORED_FOLDERS = frozenset({".git", "__pycache__", ".azureml-debug", ".ipynb_checkpoints", ".vscode"})
+#: The file that marks the folder of a virtual environment, which is useful on this machine only.
+_VENV_MARKER = "pyvenv.cfg"
+#: Files that are not sent either: `.env` holds secrets, including this program's.
+_NEVER_SENT = frozenset({".amlignore", ".gitignore", ".env"})
 
 
 def stage(
@@ -44,17 +44,17 @@ def stage(
     name: str,
     limit: int | None = LIMIT_BYTES,
 ) -> None:
-    """Fill a folder with what a step's snapshot is to hold.
+    """Fill a folder with the content of a step's snapshot.
 
     Args:
-        folder: The folder, which is not there yet.
+        folder: The folder, which does not exist yet.
         code: The step's source folder or file.
-        includes: Files and folders that lie beside the code.
-        step: What node.py is told; None where the job itself tells it.
+        includes: Files and folders that are put beside the code.
+        step: The content of node.py's `step.json`; None where the job itself passes it.
         debugpy: A folder with debugpy for environments that have none; None where the step is not debugged.
-            Without either, nothing goes beside the code.
+            Without `step` and `debugpy`, nothing is added to the code.
         name: The step's name, for messages.
-        limit: Bytes that the code may have; None where that is for others to say.
+        limit: The most bytes of the code; None for no limit.
 
     Raises:
         UserError: The code is more than a snapshot may hold, or takes the name of what goes beside it.
@@ -76,7 +76,7 @@ def stage(
                 f"The code of step {name} is larger than the {limit >> 20} MB that Azure ML takes.",
                 f"List what the step does not need in {_ignore_file(code)}; data belongs into `inputs`.",
             )
-    # Everything that is here is meant to go.
+    # An empty ignore file: everything in this folder is to be sent.
     touch(folder / ".amlignore")
     if step is None and debugpy is None:
         return
@@ -87,20 +87,22 @@ def stage(
         with open_file(own / "step.json", "w", encoding="utf-8") as file:
             file.write(json.dumps(dict(step), indent=1, sort_keys=True))
     if debugpy is not None:
-        # One file: snapshots are sent file by file, and debugpy has four hundred.
+        # They are sent as one file, since snapshots are sent file by file and debugpy has four hundred.
         _link_or_copy(_bundle(debugpy), own / "debuggee.zip")
 
 
 def _bundle(debugpy: Path) -> Path:
-    """A zip file with the debuggee and debugpy, made where it is not there yet."""
-    files = [(path, path.relative_to(DEBUGGEE)) for part in ("azureml_debuggee", "inject") for path in _plain(part)]
+    """The zip file with the debuggee and debugpy, created if it does not exist."""
+    files = [
+        (path, path.relative_to(DEBUGGEE)) for part in ("azureml_debuggee", "inject") for path in _source_files(part)
+    ]
     total = hashlib.sha256(debugpy.name.encode())
     for path, name in files:
         total.update(f"\0{name}\0".encode() + path.read_bytes())
     bundle = cache_folder() / "debuggee" / f"{total.hexdigest()[:16]}.zip"
     if bundle.is_file():
-        return bundle  # it gets its name when it is whole
-    files += [(path, "debugpy" / path.relative_to(debugpy)) for path in _plain(debugpy)]
+        return bundle  # it is renamed to this name only when it is complete
+    files += [(path, "debugpy" / path.relative_to(debugpy)) for path in _source_files(debugpy)]
     make_folder(bundle.parent)
     partial = bundle.with_name(f".{bundle.name}.{os.getpid()}")
     try:
@@ -113,8 +115,8 @@ def _bundle(debugpy: Path) -> Path:
     return bundle
 
 
-def _plain(folder: str | Path) -> list[Path]:
-    """The files of a folder of the debuggee's, or of any other, without what Python has compiled."""
+def _source_files(folder: str | Path) -> list[Path]:
+    """The files in a folder of the debuggee, or in any other folder, without compiled ones."""
     root = Path(DEBUGGEE) / folder
     return [path for path in sorted(root.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
 
@@ -124,7 +126,7 @@ def _ignore_file(code: Path | None) -> str:
 
 
 def _files(code: Path | None, includes: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
-    """Every file, and where it goes."""
+    """Every source file, with its path in the snapshot."""
     if code is not None and code.is_dir():
         yield from _walk(code, Path())
     elif code is not None:
@@ -137,7 +139,7 @@ def _files(code: Path | None, includes: Sequence[Path]) -> Iterator[tuple[Path, 
 
 
 def _walk(root: Path, inner: Path) -> Iterator[tuple[Path, Path]]:
-    """The files below a folder that are to travel; links are followed, each folder once."""
+    """The files below a folder that are to be sent. Links are followed; each folder is visited once."""
     from pathspec import GitIgnoreSpec
 
     lines: list[str] = []
@@ -149,17 +151,19 @@ def _walk(root: Path, inner: Path) -> Iterator[tuple[Path, Path]]:
     seen: set[str] = set()
     for place, folders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(place)
-        if real in seen or (_VIRTUAL in files and place != os.fspath(root)):
+        if real in seen or (_VENV_MARKER in files and place != os.fspath(root)):
             folders.clear()
             continue
         seen.add(real)
         within = Path(os.path.relpath(place, root))
         folders[:] = sorted(
-            name for name in folders if name not in _NEVER and not ignored.match_file(f"{(within / name).as_posix()}/")
+            name
+            for name in folders
+            if name not in _IGNORED_FOLDERS and not ignored.match_file(f"{(within / name).as_posix()}/")
         )
         for name in sorted(files):
             path = within / name
-            if name in _KEPT_HERE or ignored.match_file(path.as_posix()):
+            if name in _NEVER_SENT or ignored.match_file(path.as_posix()):
                 continue
             if (source := Path(place, name)).is_file():
                 yield source, inner / path

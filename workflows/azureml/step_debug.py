@@ -1,4 +1,4 @@
-"""What a debugged step on a node is told, whichever SDK submits it."""
+"""How a debugged step on a node is configured, for both SDKs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..pipelines.definition import Step
 from ..runs.plan import PlannedDebug
 from ..settings import Settings
 
-#: The published port, for nodes where no other one is wanted.
+#: The published port, which is used unless another one is set.
 DEFAULT_PORT = 5678
-#: Ports that a step on a node may try: others may share it.
+#: Number of ports that a step tries on a node, which it may share with others.
 TRIES = 20
 
 
@@ -36,7 +36,7 @@ def debuggee_variables(
         ports: Its debug ports on this machine, by rank.
         debug: How it is debugged.
         settings: The settings.
-        digest: SHA-256 in hex of the token that its gates ask for; empty where they ask for none.
+        digest: SHA-256 in hex of the token that its gates require; empty where they require none.
         story: ``pipeline`` or ``experiment``.
     """
     return {
@@ -55,15 +55,17 @@ def debuggee_variables(
 
 
 def _snapshot_variables(step: Step, settings: Settings, story: str) -> dict[str, str]:
-    """What has a step leave a snapshot where it fails; node.py knows the folder."""
+    """The variables that make a failing step write a snapshot; node.py adds the folder."""
     if not settings.leaves_snapshots:
         return {}
-    told = snapshot_variables(Snapshots(story, settings.snapshot_redact or ""), "")
-    return {**{name: value for name, value in told.items() if value}, "AZUREML_DEBUGGEE_STEP": step.name}
+    found = snapshot_variables(Snapshots(story, settings.snapshot_redact or ""), "")
+    return {**{name: value for name, value in found.items() if value}, "AZUREML_DEBUGGEE_STEP": step.name}
 
 
-def planned(ports: Mapping[int, int] | None, debug: DebugRequest | None, settings: Settings) -> PlannedDebug | None:
-    """How a step is debugged, as other commands look it up; None where it is not."""
+def planned_debug(
+    ports: Mapping[int, int] | None, debug: DebugRequest | None, settings: Settings
+) -> PlannedDebug | None:
+    """How a step is debugged, for the plan in the run's folder; None where it is not debugged."""
     if debug is None or ports is None:
         return None
     return PlannedDebug(
@@ -79,11 +81,11 @@ def planned(ports: Mapping[int, int] | None, debug: DebugRequest | None, setting
 
 
 def address_towards(service: str) -> str | None:
-    """This machine's address on the way to a service, by which a node finds its own way back; nothing is sent."""
+    """This machine's address on the route to a service, from which a node finds its route back; nothing is sent."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((urlsplit(service).hostname or "", 443))
             return str(probe.getsockname()[0])
     except OSError:
-        # Whatever keeps it from being known, the node's own route will do.
+        # Without it, the node uses its default route.
         return None

@@ -25,7 +25,7 @@ from ..runs.plan import Plan
 from ..runs.record import RunRecord, StepRecord
 from ..settings import Settings
 from .cloud_pipeline import CloudInput, CloudPipeline, CloudStep
-from .connection import ByV1
+from .connection import V1Connection
 from .environments import cloud_environment
 from .run_location import RunLocation, save_location
 from .staging import SCRIPT, stage
@@ -71,7 +71,7 @@ class Submission:
         found += [one.note for one in self._environments.values() if one.note]
         return list(dict.fromkeys(found))
 
-    def stage(self, run: RunRecord, token: str, workspace: ByV1) -> None:
+    def stage(self, run: RunRecord, token: str, workspace: V1Connection) -> None:
         """Make the folders that become the steps' snapshots.
 
         Args:
@@ -90,15 +90,17 @@ class Submission:
         for step in self._pipeline.steps:
             ports = self.allotted.get(step.name, {})
             stage(
-                _staged(run, step.name),
+                _snapshot_folder(run, step.name),
                 step.code,
                 step.includes,
-                self._told(step, ports, digest, client),
+                self._step_json(step, ports, digest, client),
                 debugpy_folder(cache_folder()) if ports else None,
                 step.name,
             )
 
-    def start(self, run: RunRecord, place: RunLocation, workspace: ByV1, report: Callable[[str], None]) -> RunLocation:
+    def start(
+        self, run: RunRecord, place: RunLocation, workspace: V1Connection, report: Callable[[str], None]
+    ) -> RunLocation:
         """Submit what is staged.
 
         Args:
@@ -125,7 +127,7 @@ class Submission:
             steps=tuple(
                 CloudStep(
                     name=step.name,
-                    source=_staged(run, step.name),
+                    source=_snapshot_folder(run, step.name),
                     script=SCRIPT,
                     compute=self._computes[step.name],
                     environment=self._environments[step.name],
@@ -191,7 +193,7 @@ class Submission:
             )
         return name
 
-    def _told(self, step: Step, ports: Mapping[int, int], digest: str, client: str | None) -> dict[str, Any]:
+    def _step_json(self, step: Step, ports: Mapping[int, int], digest: str, client: str | None) -> dict[str, Any]:
         """What node.py is told: the command, with marks where the node's paths go."""
         places = [f"inputs.{name}" for name, entry in step.inputs.items() if entry.given and entry.text is None]
         places += [f"outputs.{name}" for name in step.outputs]
@@ -202,22 +204,22 @@ class Submission:
         for name, entry in step.inputs.items():
             if entry.step is not None and entry.type in FILE_TYPES:
                 files[f"inputs.{name}"] = str(entry.output)
-        told: dict[str, Any] = {
+        step_json: dict[str, Any] = {
             "command": command,
             "variables": {name: substitute(value, values.get) for name, value in step.variables.items()},
             "files": files,
         }
         debug = self.debug
         if debug is not None and ports:
-            told["command"] = debugged_command(command, "@azureml_debug:debuggee@/inject/launch.py")
-            told["debug"] = {
+            step_json["command"] = debugged_command(command, "@azureml_debug:debuggee@/inject/launch.py")
+            step_json["debug"] = {
                 "client": published_option(step.command, "--remote_debug_client_ip") or client,
                 "variables": debuggee_variables(step, ports, debug, self._settings, digest),
             }
-        return told
+        return step_json
 
 
-def _staged(run: RunRecord, step: str) -> Path:
+def _snapshot_folder(run: RunRecord, step: str) -> Path:
     return run.folder / "snapshots" / step
 
 

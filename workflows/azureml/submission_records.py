@@ -1,4 +1,4 @@
-"""What both SDKs' submissions have in common: how a run is kept here, and the words for a compute that is not there."""
+"""What both SDKs' submissions share: plans, step records, and the error for a missing compute target."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..runs.debug_ports import Allotted, configuration_names
 from ..runs.plan import Plan, PlannedInput, PlannedStep
 from ..runs.record import IN_WORKSPACE, StepRecord
 from ..settings import Settings
-from .step_debug import planned
+from .step_debug import planned_debug
 
-_THERE = "in the workspace"
+_UNKNOWN_ENVIRONMENT = "in the workspace"
 
 
 def make_plan(
@@ -27,12 +27,12 @@ def make_plan(
     settings: Settings,
     environments: Mapping[str, str] | None = None,
 ) -> Plan:
-    """What is submitted, as other commands look it up.
+    """The plan of a submitted pipeline, which other commands read from the run's folder.
 
     Args:
         pipeline: The pipeline.
         allotted: Debug ports on this machine by step and rank.
-        debug: What is debugged of it.
+        debug: What is debugged.
         settings: The settings.
         environments: Names of the steps' environments, where they are known.
     """
@@ -42,14 +42,14 @@ def make_plan(
                 name=step.name,
                 command=step.command,
                 code=str(step.code) if step.code else None,
-                image=ImageRef(IN_WORKSPACE, "", (environments or {}).get(step.name, _THERE)),
+                image=ImageRef(IN_WORKSPACE, "", (environments or {}).get(step.name, _UNKNOWN_ENVIRONMENT)),
                 ranks=step.ranks,
                 processes=step.processes,
-                inputs={name: _kept(name, entry) for name, entry in step.inputs.items() if entry.given},
+                inputs={name: _planned_input(name, entry) for name, entry in step.inputs.items() if entry.given},
                 outputs={name: kind in FILE_TYPES for name, kind in step.outputs.items()},
                 after=step.after,
                 includes=tuple(map(str, step.includes)),
-                debug=planned(allotted.get(step.name), debug, settings),
+                debug=planned_debug(allotted.get(step.name), debug, settings),
             )
             for step in pipeline.steps
         ),
@@ -58,8 +58,8 @@ def make_plan(
     )
 
 
-def _kept(name: str, entry: Input) -> PlannedInput:
-    """An input as it is kept of a run that nobody does here: a secret is not."""
+def _planned_input(name: str, entry: Input) -> PlannedInput:
+    """An input for the plan, with a secret masked: the run is not executed here, so its value is not needed."""
     text = entry.text
     if text is not None and is_secret_input(name, text):
         text = MASK
@@ -73,12 +73,12 @@ def make_step_records(
     debug: DebugRequest | None,
     names: Callable[[str, int], str] | None = None,
 ) -> list[StepRecord]:
-    """The steps, as they are before anything is known of them.
+    """The initial records of the steps.
 
     Args:
         pipeline: The pipeline.
         allotted: Debug ports on this machine by step and rank.
-        debug: What is debugged of it.
+        debug: What is debugged.
         names: The name of the launch configuration for a step and a rank; by default a pipeline's.
     """
     names = names or configuration_names(pipeline, allotted, debug)
@@ -97,18 +97,18 @@ def make_step_records(
 
 
 def compute_not_found(
-    name: str, there: Iterable[str], step: str = "", file: Path | None = None, line: int = 0
+    name: str, available: Iterable[str], step: str = "", file: Path | None = None, line: int = 0
 ) -> UserError:
-    """A compute target that a workspace does not have.
+    """The error for a compute target that a workspace does not have.
 
     Args:
-        name: The one that is wanted.
-        there: Those that it has.
+        name: The missing compute target.
+        available: The workspace's compute targets.
         step: The step that is to run on it, where that is known.
         file: The file that names it.
         line: Where in that file, counted from 1.
     """
-    names = ", ".join(there)
+    names = ", ".join(available)
     return UserError(
         f"There is no compute target {name}{f', which step {step} is to run on' if step else ''}.",
         f"Choose one of these with AML_COMPUTE_TARGET or --compute-target: {names}."

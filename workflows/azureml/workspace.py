@@ -1,6 +1,6 @@
-"""Which workspace, who signs in, and the connection to it.
+"""Finds the workspace that is set, signs in by SDK v1, and connects to it.
 
-Inside this package :func:`connect` gives the SDK's own Workspace; what leaves the package are values of ours.
+:func:`connect` returns the SDK's own Workspace, which must not leave this package.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .errors import SIGNING_IN, NotFound, Report, Unreachable, attempt
 if TYPE_CHECKING:
     from azureml.core import Workspace
 
-#: Where the SDK looks for config.json, in this order, each in the project's folder and then in those above it
+#: Where the SDK looks for config.json, in this order, each in the project's folder and then in its parent folders
 #: (azureml.core.Workspace.from_config).
 _PLACES = (".azureml/config.json", "aml_config/config.json", "config.json")
 _CONFIGURATION = {
@@ -41,7 +41,7 @@ class WorkspaceName:
         subscription_id: The subscription's id.
         resource_group: The resource group's name.
         workspace: The workspace's name.
-        source: The config.json that it was read from; None where the settings say it all.
+        source: The config.json that it was read from; None where the settings name all of it.
     """
 
     subscription_id: str
@@ -54,7 +54,7 @@ class WorkspaceName:
 
 
 def find_workspace(settings: Settings) -> WorkspaceName:
-    """The workspace of the settings; what they leave open is taken from Azure's config.json.
+    """The workspace of the settings; what is not set is read from Azure's config.json.
 
     Raises:
         UserError: None is named, or config.json is broken.
@@ -81,13 +81,13 @@ def find_workspace(settings: Settings) -> WorkspaceName:
 
 
 def is_named(settings: Settings) -> bool:
-    """Whether anything names a workspace: the settings, or a config.json."""
+    """Whether the settings or a config.json name a workspace."""
     named = any(getattr(settings, field) for field in _CONFIGURATION)
     return named or _find_configuration(settings.project) is not None
 
 
 def connect(settings: Settings, report: Report = lambda line: None) -> Workspace:
-    """Sign in and look the workspace up.
+    """Sign in and look up the workspace.
 
     Args:
         settings: Which workspace, and who signs in.
@@ -97,7 +97,8 @@ def connect(settings: Settings, report: Report = lambda line: None) -> Workspace
         The SDK's Workspace.
 
     Raises:
-        UserError: No SDK, no workspace, no such workspace, not signed in, no permission, or no service.
+        UserError: The SDK is missing, no workspace is set or it does not exist, nobody is signed in, the permission is
+            missing, or the service cannot be reached.
     """
     name = find_workspace(settings)
     sdk.load()
@@ -105,7 +106,7 @@ def connect(settings: Settings, report: Report = lambda line: None) -> Workspace
 
 
 def open_workspace(name: WorkspaceName, authentication: Any, report: Report) -> Workspace:
-    """Look a workspace up; see :func:`connect`."""
+    """Look up a workspace; see :func:`connect`."""
     from azureml.core import Workspace
 
     def get() -> Workspace:
@@ -117,31 +118,31 @@ def open_workspace(name: WorkspaceName, authentication: Any, report: Report) -> 
                 resource_group=name.resource_group,
             )
         if found._workspace_autorest_object is None:
-            # The SDK keeps a failed connection to itself, and everything asked of the workspace would fail later.
+            # The SDK does not raise an error for a failed connection; every later request would fail.
             raise Unreachable("the connection was closed or refused")
         return found
 
     try:
         return attempt(get, "reading the workspace", report)
     except NotFound as error:
-        raise _no_such(name, error) from error
+        raise _workspace_not_found(name, error) from error
     except UserError as error:
         if "subscription" in error.problem and "have access to" in error.problem:
             raise UserError(
                 f"You have no access to the subscription {name.subscription_id}, or it does not exist.",
-                f"Correct {_place(name, 'AML_SUBSCRIPTION_ID')}, or sign in as somebody who has (az login).",
+                f"Correct {_source_of(name, 'AML_SUBSCRIPTION_ID')}, or sign in as somebody who has (az login).",
             ) from error
         raise
 
 
-def _no_such(name: WorkspaceName, error: UserError) -> UserError:
+def _workspace_not_found(name: WorkspaceName, error: UserError) -> UserError:
     return NotFound(
         f"There is no Azure ML workspace {name}.",
-        f"Correct {_place(name, 'AML_WORKSPACE, AML_RESOURCE_GROUP')}; `az ml workspace list` has those there are.",
+        f"Correct {_source_of(name, 'AML_WORKSPACE, AML_RESOURCE_GROUP')}; `az ml workspace list` has those there are.",
     )
 
 
-def _place(name: WorkspaceName, variables: str) -> str:
+def _source_of(name: WorkspaceName, variables: str) -> str:
     return f"{variables} or {shown(name.source)}" if name.source else variables
 
 
@@ -162,7 +163,7 @@ def sign_in(settings: Settings, report: Report) -> Any:
     def made() -> Any:
         with sdk.prints_to_standard_error():
             authentication = make()
-            # Nothing is asked of Azure before the first token.
+            # Azure is not contacted before the first token is requested.
             authentication.get_authentication_header()
         return authentication
 
@@ -173,13 +174,13 @@ def _interactive() -> Any:
     from azureml.core import authentication
 
     if not sys.stdin.isatty():
-        # It would open a browser, or wait for a code that nobody types.
-        authentication.perform_interactive_login = _nobody_there
+        # It would open a browser, or wait for a code that nobody enters.
+        authentication.perform_interactive_login = _refuse_login
     kind: Any = authentication.InteractiveLoginAuthentication
     return kind()
 
 
-def _nobody_there(*_: object, **__: object) -> None:
+def _refuse_login(*_: object, **__: object) -> None:
     raise UserError(
         "You are not signed in to Azure, and there is no terminal to sign in from.",
         "Sign in first (az login), or set AML_AUTH=service-principal or managed-identity.",

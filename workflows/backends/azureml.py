@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..azureml.connection import Connected, connect
+from ..azureml.connection import WorkspaceConnection, connect
 from ..azureml.run_location import RunLocation, load_location, save_location
 from ..background import spawn
 from ..console import Console
@@ -392,7 +392,7 @@ class AzureBackend:
                         place = replace(place, single=True)
                         service = _service(workspace, replace(place, run_id=run_id), [name])
                         children = attempt(service.children, f"reading the run {run_id}", shown.detail)
-                    experiment = attempt(service.experiment, f"reading the run {run_id}", shown.detail)
+                    experiment = attempt(service.experiment_name, f"reading the run {run_id}", shown.detail)
             except NotFound as error:
                 raise UserError(
                     f"There is no run {run_id} here or in the workspace {place.workspace}.",
@@ -412,7 +412,7 @@ class AzureBackend:
         )
         return run
 
-    def _discard(self, run: RunRecord, workspace: Connected) -> None:
+    def _discard(self, run: RunRecord, workspace: WorkspaceConnection) -> None:
         """Take away what a submission that failed has made, here and, where it got so far, there."""
         from ..azureml.errors import NotFound, attempt
 
@@ -456,7 +456,7 @@ def _keep(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _service(workspace: Connected, place: RunLocation, steps: Sequence[str] = ()) -> PipelineService:
+def _service(workspace: WorkspaceConnection, place: RunLocation, steps: Sequence[str] = ()) -> PipelineService:
     """A run as the workspace tells of it, for a process that is signed in already.
 
     Args:
@@ -471,14 +471,14 @@ def _service(workspace: Connected, place: RunLocation, steps: Sequence[str] = ()
     return PipelineService(_history(workspace), place.run_id, end, steps, single=single)
 
 
-def _history(workspace: Connected) -> RunHistory:
+def _history(workspace: WorkspaceConnection) -> RunHistory:
     from ..azureml.access import RenewingAccess
     from ..azureml.history import RunHistory
 
     return RunHistory(RenewingAccess(None, workspace.access))
 
 
-def _follow(run: RunRecord, workspace: Connected) -> None:
+def _follow(run: RunRecord, workspace: WorkspaceConnection) -> None:
     """Start a run's follower and let it go its own way, whatever becomes of this process and its terminal.
 
     It is handed the token that this process has: it needs no SDK before that one ends.

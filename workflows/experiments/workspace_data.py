@@ -54,7 +54,7 @@ def fetch_data(settings: Settings, console: Console, data: Mapping[str, str]) ->
         told, paths = [], {}
         with sent_by(f"The workspace {source.name}"):
             for name, one in wanted.items():
-                place = source.place(one)
+                place = source.resolve(one)
                 if isinstance(one, AssetName):
                     step.detail(f"{name}: the dataset {one} lies at {place}")
                 path, size, reused = _bring(source, place, name, step)
@@ -102,10 +102,10 @@ def _fetch(
         for inside, blob in files.items():
             target = part / inside
             make_folder(target.parent)
-            source.fetch(place.datastore, blob, target, progress.received)
+            source.fetch(place.datastore, blob, target, progress.update_current)
             # What a script writes into it would be taken for the workspace's by the next run.
             target.chmod(0o400)
-            progress.next(blob.size)
+            progress.finish_file(blob.size)
         os.replace(part, whole)
     except BaseException:
         with uninterrupted():

@@ -109,7 +109,7 @@ class AssetLocator:
             keep_address(uri)
             return Location(uri.partition("?")[0], parts.netloc, parts.path.rpartition("/")[2], url=uri)
         place_, kind = uri.partition("?")[0] or "no address", asset.named.collection.removesuffix("s")
-        raise UserError(f"The {kind} {asset.named} lies at {place_}, which is not read from here.", _BY_HAND)
+        raise UserError(f"The {kind} {asset.named} lies at {place_}, which cannot be read from here.", _BY_HAND)
 
     def _of_job(self, job: str, output: str, path: str) -> Location:
         """Where a job has put an output."""
@@ -159,7 +159,9 @@ class AssetLocator:
         kind = str(about.get("datastoreType"))
         container = about.get("containerName") if kind == "AzureBlob" else about.get("filesystem")
         if kind not in ("AzureBlob", "AzureDataLakeGen2"):
-            raise UserError(f"The datastore {datastore} is of the kind {kind}, which is not read from here.", _BY_HAND)
+            raise UserError(
+                f"The datastore {datastore} is of the kind {kind}, which cannot be read from here.", _BY_HAND
+            )
         account = name(about.get("accountName"), "an account's name")
         suffix = one_line(about.get("endpoint") or self.assets.workspace.cloud.storage, "an endpoint", 200)
         host = f"{account}.blob.{suffix}"

@@ -91,7 +91,7 @@ class Workspace:
             answered.raise_for_status()
 
     def outputs(self, history: RunHistory, run_id: str, pipeline: str) -> dict[str, str]:
-        """See :class:`~workflows.azureml.connection.Connected`."""
+        """See :class:`~workflows.azureml.connection.WorkspaceConnection`."""
         return history.outputs(run_id, JOBS_VERSION)
 
 
