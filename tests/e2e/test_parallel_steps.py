@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from pipelines import FAMILY, PipelineProject, go_on, session, stop_of, value_of
+from projects import ANY_ENGINE
 
 BATCH = '''"""Doubles the number in each file."""
 import argparse
@@ -110,6 +111,7 @@ def test_breakpoints_stop_in_init_and_in_run_for_each_file(parallel: PipelinePro
     assert "parallel run: one process instead of 2, since it is debugged" in log
 
 
+@ANY_ENGINE
 def test_one_mini_batch_runs_alone_and_can_be_looked_into_from_the_shell(parallel: PipelineProject) -> None:
     endpoint = debug(parallel, "--mini-batch", "1")
     found = parallel.ok("pipeline.inspect", f"batch.py:{RUN_LINE}", "--eval", "mini_batch", "--json").json
@@ -122,6 +124,7 @@ def test_one_mini_batch_runs_alone_and_can_be_looked_into_from_the_shell(paralle
     assert len(report) == 2 and report[1].startswith("1,process000,done,2,2,1,")
 
 
+@ANY_ENGINE
 def test_where_run_raises_it_holds_on_error_and_the_step_fails_with_the_persons_line(parallel: PipelineProject) -> None:
     (parallel.folder / "numbers" / "f3").write_text("three")
     endpoint = debug(parallel, "--on-error")
@@ -207,6 +210,7 @@ def test_a_batch_deployment_is_debugged_as_it_is(parallel: PipelineProject) -> N
     assert (parallel.runs / record["run_id"] / "outputs/score/rows.csv").read_text() == "f3 9\nf4 12\n"
 
 
+@ANY_ENGINE
 def test_data_of_what_is_no_batch_deployment_is_refused(parallel: PipelineProject) -> None:
     file = str(parallel.pipeline)
     parallel.inv("deploy.debug", "--data", "numbers").says("--data is for a batch deployment, and none", code=2)
@@ -271,6 +275,7 @@ def test_a_trial_of_a_sweep_stops_at_a_breakpoint_with_its_values(sweep: Pipelin
     assert sweep.until_final()["status"] == "Completed"
 
 
+@ANY_ENGINE
 def test_trials_have_logs_of_their_own_and_one_that_fails_does_not_stop_the_sweep(sweep: PipelineProject) -> None:
     shown = sweep.ok("pipeline.submit", "--dry-run", "--trials", "3").out
     assert "those of the best trial by `loss`, minimize" in shown and "python train.py 3 RUN/" in shown
@@ -306,6 +311,7 @@ def test_the_best_trial_by_what_mlflow_has_logged_feeds_what_follows(sweep: Pipe
     assert (steps / "use/outputs/rows.txt").read_text() == "3"
 
 
+@ANY_ENGINE
 def test_trials_run_as_many_at_once_and_as_long_as_their_limits_say(sweep: PipelineProject) -> None:
     text = sweep.pipeline.read_text()
     limits = "limits: {max_total_trials: 2, max_concurrent_trials: 1, trial_timeout: 3}"
@@ -323,6 +329,7 @@ def test_trials_run_as_many_at_once_and_as_long_as_their_limits_say(sweep: Pipel
     assert second["started"] >= first["ended"]
 
 
+@ANY_ENGINE
 def test_a_sweep_all_of_whose_trials_fail_takes_what_needs_it_with_it(sweep: PipelineProject) -> None:
     (sweep.folder / "score" / "train.py").write_text("raise SystemExit(3)\n")
     sweep.ok("pipeline.submit", "--no-debug", "--trials", "2")

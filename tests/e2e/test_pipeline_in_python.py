@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import missing
 from pipelines import ADD_LINE, PipelineProject
+from projects import ANY_ENGINE
 
 MAKE = """\
 from azure.ai.ml import Input, Output, command, dsl
@@ -46,6 +47,7 @@ def in_python(pipelines: PipelineProject) -> PipelineProject:
     return pipelines
 
 
+@ANY_ENGINE
 def test_it_is_debugged_to_a_breakpoint_and_runs_to_its_end(in_python: PipelineProject) -> None:
     place = ["--pipeline-file", "make.py:numbers"]
     inputs = ["--input", "data=some data", "--input", "factor=5"]
@@ -59,6 +61,7 @@ def test_it_is_debugged_to_a_breakpoint_and_runs_to_its_end(in_python: PipelineP
     assert "total" in log
 
 
+@ANY_ENGINE
 def test_a_failure_in_the_persons_python_is_two_lines_with_the_own_line_first(in_python: PipelineProject) -> None:
     told = in_python.inv("pipeline.submit", "--pipeline-file", "make.py:broken", "--input", "data=some data")
     assert told.code == 1

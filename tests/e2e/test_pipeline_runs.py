@@ -87,7 +87,11 @@ def test_follow_streams_the_logs_with_the_steps_names_and_ends_with_the_run(pipe
     assert out.index("[prepare]") < out.index("[add]") < out.index("[tell]")
 
 
-@pytest.mark.parametrize("by", ["pipeline.submit", "pipeline.tail-log"])
+@pytest.mark.parametrize(
+    ("engine", "by"),
+    [("process", "pipeline.submit"), ("process", "pipeline.tail-log"), ("docker", "pipeline.submit")],
+    indirect=["engine"],
+)
 def test_follow_says_that_and_why_a_step_holds_and_when_it_goes_on(pipelines: PipelineProject, by: str) -> None:
     pipelines.single("print('begun', flush=True)\nraise ValueError('no such thing')\n")
     started: tuple[str, ...] = ("pipeline.submit", "--debug-timeout", "250", "--follow")
@@ -152,6 +156,7 @@ if __name__ == "__main__":
     assert "forked 3" in log and "fork [0, 2, 4]" in log and "spawn [0, 2, 4]" in log
 
 
+@ANY_ENGINE
 def test_a_step_without_a_script_of_its_own_runs_and_the_next_one_holds(pipelines: PipelineProject) -> None:
     text = pipelines.pipeline.read_text()
     fetch = (
@@ -221,6 +226,7 @@ def test_configurations_of_runs_that_are_over_do_not_pile_up(pipelines: Pipeline
     assert set(pipelines.launch()) == {FAMILY}
 
 
+@ANY_ENGINE
 def test_runs_submitted_at_the_same_moment_get_different_ports(pipelines: PipelineProject) -> None:
     # Python, which binds the port, starts only after a while: as behind a `pip install`.
     pipelines.single("print('done')\n", "sleep 1; python work.py")

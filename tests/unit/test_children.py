@@ -320,10 +320,11 @@ def test_the_ranks_that_a_launcher_makes_are_debugged_as_asked(ranks: str, made:
 
 
 def test_many_children_at_once_all_run_to_their_end(tmp_path: Path) -> None:
+    # More than are accepted in one go.
     source = """
         import subprocess, sys
-        children = [subprocess.Popen([sys.executable, "worker.py"]) for _ in range(100)]
-        assert [child.wait() for child in children] == [0] * 100
+        children = [subprocess.Popen([sys.executable, "worker.py"]) for _ in range(70)]
+        assert [child.wait() for child in children] == [0] * 70
         """
     with begin(tmp_path, source) as step:
         with session(step) as client:
@@ -331,7 +332,7 @@ def test_many_children_at_once_all_run_to_their_end(tmp_path: Path) -> None:
             while next_stop(client) is not None:
                 count += 1
         assert step.ended() == 0
-        assert step.lines.count("made 42") == 100
+        assert step.lines.count("made 42") == 70
         assert count > 0
 
 
