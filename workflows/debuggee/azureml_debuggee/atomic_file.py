@@ -1,4 +1,4 @@
-"""Writes a file for this user alone, which is there whole or not at all."""
+"""Writes files that only this user can read, completely or not at all."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ if TYPE_CHECKING:
     from typing import Union
 
 
-def give_to_owner(what: Union[int, str], folder: str) -> None:
-    """Give what root has made in somebody's folder to that person: a container's root is not who looks at it later.
+def give_to_owner(target: Union[int, str], folder: str) -> None:
+    """Change the owner of a file that root has created to the owner of its folder, who will read it later.
+
+    A container's root is often not the user who reads its files on the host.
 
     Args:
-        what: A file that is open, or a folder's path.
-        folder: The folder that it is in.
+        target: A descriptor of an open file, or a folder's path.
+        folder: The folder that contains it.
     """
     if os.geteuid():
         return
     try:
         owner = os.stat(folder)
         if owner.st_uid:
-            os.chown(what, owner.st_uid, owner.st_gid)
+            os.chown(target, owner.st_uid, owner.st_gid)
     except OSError:
-        pass  # A file system that has no owners.
+        pass  # The file system has no owners.
 
 
 def write(path: str, data: bytes) -> None:
-    """Write a file in the place of the one that may be there.
+    """Write a file, and replace an existing one.
 
     Args:
-        path: Where.
-        data: What is in it.
+        path: The file's path.
+        data: Its content.
 
     Raises:
-        OSError: There is no room, or no right; nothing is left of it then.
+        OSError: The disk is full, or the user has no permission; no part of the file is left then.
     """
     folder, name = os.path.split(path)
     partial = os.path.join(folder, ".{}.{}.partial".format(name, os.urandom(4).hex()))
@@ -42,7 +44,7 @@ def write(path: str, data: bytes) -> None:
     try:
         try:
             if hasattr(os, "fchmod"):
-                os.fchmod(handle, 0o600)  # Whatever the program's mask is.
+                os.fchmod(handle, 0o600)  # Independent of the program's umask.
                 give_to_owner(handle, folder)
             left = memoryview(data)
             while left:

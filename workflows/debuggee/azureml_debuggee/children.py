@@ -30,7 +30,7 @@ ATTACHING_SECONDS = 30.0
 #: Children that are debugged at the same time at most; further ones run on.
 MOST_DEBUGGED = 32
 _LINE_BYTES = 4096
-#: Bytes of a child's stacks, and children that are pending_stacks for them at once.
+#: Bytes of a child's stacks, and children that are asked for them at once.
 _STACKS_BYTES = 2 * 1024 * 1024
 _MOST_ASKED = 256
 

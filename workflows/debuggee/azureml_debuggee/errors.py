@@ -1,4 +1,4 @@
-"""What went wrong and where, for those who watch from outside."""
+"""Describes exceptions and their places, for events and messages."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def file_of(frame: Any) -> Optional[str]:
-    """The file of a frame's code; None where it comes from none.
+    """The file of a frame's code; None if it comes from no file.
 
-    A function that has been sent to another process by value, as joblib's workers get those of a script, has its file
-    among its globals only. "<string>" would count as a file in the current folder.
+    A function that was sent to another process by value, as joblib sends a script's functions to its workers, has its
+    file only in its globals. "<string>" would count as a file in the current folder.
     """
     name: str = frame.f_code.co_filename
     if not name.startswith("<"):
@@ -23,9 +23,9 @@ def file_of(frame: Any) -> Optional[str]:
 
 
 def with_members(error: BaseException) -> Iterator[BaseException]:
-    """An exception, and where it is a group's, those in it that have been raised themselves, each with its frames."""
+    """An exception and, if it is a group, those of its members that have been raised themselves and so have frames."""
     yield error
-    # By name: before Python 3.11 there is a package of that.
+    # Checked by name, since before Python 3.11 a package provides it.
     parts = getattr(error, "exceptions", ()) if type(error).__name__.endswith("ExceptionGroup") else ()
     for part in parts if isinstance(parts, tuple) else ():
         if isinstance(part, BaseException):
@@ -37,8 +37,8 @@ def describe(error: BaseException, folders: Sequence[str], anywhere: bool = Fals
 
     Args:
         error: The exception.
-        folders: Those of the person's own code; the innermost frame in them is the place.
-        anywhere: Take the innermost frame of all where none is in them; else there is no place.
+        folders: The folders of the user's own code; the innermost frame in them is the place.
+        anywhere: If no frame is in them, take the innermost frame of all; by default there is no place then.
     """
     from . import imports
 

@@ -1,7 +1,7 @@
-"""Errors that somebody catches only to end the program, or that nobody will ever see.
+"""Watches errors that a program catches only to end, or that would never be shown.
 
-``except Exception: logging.exception(…); sys.exit(1)`` is what many scripts do at their top, and what Hydra does with
-every error of the function that it runs. Python calls no hook for these.
+``except Exception: logging.exception(…); sys.exit(1)`` is what many scripts do at their top level, and what Hydra does
+with every error of the function that it runs. Python calls no hook for these.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ if TYPE_CHECKING:
 
 
 def watch(code: worker_errors.OwnCode, examine: Callable[[Any, Any, Any], None]) -> None:
-    """Have such errors looked at.
+    """Have such errors examined.
 
     Args:
-        code: The person's own; errors that have not come by there are nobody's business here.
-        examine: Called with what `sys.exc_info` gives, before the program ends, or goes on.
+        code: The user's own code; errors that have not passed through it are ignored.
+        examine: Called with the values of `sys.exc_info`, before the program ends or goes on.
     """
 
-    def see(status: Any) -> None:
+    def examine_current(status: Any) -> None:
         kind, value, trace = sys.exc_info()
-        # Such as a usage error of argparse's own, which it catches itself.
+        # An error that has not passed through the user's code is, for instance, argparse's own usage error.
         if status not in (None, 0) and value is not None and code.was_left_by(trace):
             examine(kind, value, trace)
 
-    leave = sys.exit
+    original_exit = sys.exit
 
-    def see_and_leave(status: Any = None, /) -> Any:
-        see(status)
-        leave(status)
+    def examine_and_exit(status: Any = None, /) -> Any:
+        examine_current(status)
+        original_exit(status)
 
-    see_and_leave.__name__ = see_and_leave.__qualname__ = leave.__name__
-    see_and_leave.__doc__, see_and_leave.__module__ = leave.__doc__, leave.__module__
-    sys.exit = see_and_leave
-    _watch_quitters(see)
+    examine_and_exit.__name__ = examine_and_exit.__qualname__ = original_exit.__name__
+    examine_and_exit.__doc__, examine_and_exit.__module__ = original_exit.__doc__, original_exit.__module__
+    sys.exit = examine_and_exit
+    _watch_quitters(examine_current)
     import_hooks.change_when_imported("asyncio.base_events", lambda module: _watch_tasks(module, examine))
 
 
-def _watch_quitters(see: Callable[[Any], None]) -> None:
-    """The same for `exit` and `quit`, which `site` puts among the built-in functions."""
+def _watch_quitters(examine_current: Callable[[Any], None]) -> None:
+    """Do the same for `exit` and `quit`, which `site` adds to the built-in functions."""
     import builtins
 
     quitter: Any = type(getattr(builtins, "exit", None))
@@ -51,15 +51,15 @@ def _watch_quitters(see: Callable[[Any], None]) -> None:
         return
     call = quitter.__call__
 
-    def call_and_see(self: Any, code: Any = None) -> Any:
-        see(code)
+    def examine_and_call(self: Any, code: Any = None) -> Any:
+        examine_current(code)
         return call(self, code)
 
-    quitter.__call__ = call_and_see
+    quitter.__call__ = examine_and_call
 
 
 def _watch_tasks(module: Any, examine: Callable[[Any, Any, Any], None]) -> None:
-    """Tasks of asyncio that have failed without anybody's asking."""
+    """Have asyncio tasks examined that have failed and whose result was never retrieved."""
     handle = module.BaseEventLoop.default_exception_handler
 
     def default_exception_handler(self: Any, context: Any) -> None:

@@ -1,12 +1,12 @@
-"""Keeps the requests of a debugged service that failed, so that they can be looked at and posted again.
+"""Keeps the failed requests of a debugged service, so that they can be inspected and sent again.
 
-gunicorn calls hooks before and after each request. Before it, the body's stream is replaced by one that remembers what
-is read from it; after it, where the answer was an error of the server's, what was read is written to a folder. Nothing
-is called around the program's own code: its tracebacks, its stack and its answers are what they would be without this.
+gunicorn calls hooks before and after each request. The first replaces the body's stream by one that records what is
+read from it. The second writes the recorded body to a folder if the answer was a server error (5xx). The program's own
+code is not wrapped: its tracebacks, stack and answers are the same as without this.
 
-A request is two files, of which the second says that it is whole::
+A request is two files, of which the second is written last and marks it as complete::
 
-    000007.body    the body as it came, at most MOST_BYTES of it
+    000007.body    the body as it was received, at most MOST_BYTES of it
     000007.json    {"number", "time", "method", "path", "headers", "bytes", "whole", "status", "error", "worker"}
 """
 
@@ -24,110 +24,111 @@ TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-#: Of the latest so many.
+#: Requests that are kept_bytes: the latest ones.
 MOST_REQUESTS = 20
-#: Of each body.
+#: Bytes of each body that are kept_bytes.
 MOST_BYTES = 10 * 1000 * 1000
-#: Headers that are never written down: they are somebody's credentials.
+#: Headers that are never written, since they contain credentials.
 SECRET_HEADERS = frozenset(("authorization", "proxy-authorization", "cookie", "cookie2"))
-#: Headers that name a request, as Azure and other tools do.
+#: Headers with which Azure and other tools identify a request.
 ID_HEADERS = frozenset(("X-MS-REQUEST-ID", "X-MS-CLIENT-REQUEST-ID", "X-REQUEST-ID", "TRACEPARENT"))
-#: By this header, as gunicorn names it, a developer's tool says what it wants of its request: words with commas between
-#: them. The program does not see it.
-WISHES = "X-AZUREML-DEBUGGEE"
-#: It is a kept one, not to be kept again; a debugger is to see what it raises; its failure is announced by this name.
+#: The header, as gunicorn names it, by which a developer's tool sends options for its request, separated by commas. The
+#: program does not see it.
+OPTIONS_HEADER = "X-AZUREML-DEBUGGEE"
+#: Options: the request has been kept before and is not kept again; a debugger stops at its exception; its failure is
+#: announced under a name.
 AGAIN, STOP, NAME = "again", "stop", "name="
-#: Seconds that a client may take to send what the program has not read of a body, once it has been answered.
+#: Seconds that a client may take, after the answer, to send the part of the body that the program has not read.
 REST_SECONDS = 2.0
-#: Bytes of a piece that is kept as it was read; smaller ones are put together.
-_PIECE = 4096
+#: Bytes from which a chunk is kept as it was read; smaller ones are joined.
+_CHUNK_BYTES = 4096
 
 
 class Body:
-    """A request's body, which remembers what is read of it.
+    """A request's body stream that records what is read from it.
 
-    Whatever else the stream has, this has.
+    It has all other attributes of the original stream.
     """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        #: Beginning of what was read, as long as there is room for it.
+        #: The first :data:`MOST_BYTES` of what was read.
         self._pieces: List[Any] = []
-        #: Bytes that were read.
-        self.seen = 0
-        #: Whether everything was read.
-        self.ended = False
+        #: How many bytes were read.
+        self.bytes_read = 0
+        #: Whether the body was read to its end.
+        self.is_complete = False
         #: What run() or the server raised.
         self.error: Optional[BaseException] = None
-        #: What its sender wants.
-        self.wishes: List[str] = []
-        #: What tells it from others.
-        self.about: Dict[str, str] = {}
+        #: Options of its sender; see :data:`OPTIONS_HEADER`.
+        self.options: List[str] = []
+        #: What identifies the request.
+        self.identity: Dict[str, str] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def read(self, *size: Any) -> bytes:
-        """As the stream's."""
+        """Do as the original stream."""
         data: bytes = self._stream.read(*size)
-        self._note(data)
-        # Without a size, everything; with one, nothing where there is no more.
+        self._record(data)
+        # Without a size, all of it has been read; with one, an empty result means the end.
         if not data and size != (0,):
-            self.ended = True
+            self.is_complete = True
         return data
 
     def readline(self, *size: Any) -> bytes:
-        """As the stream's."""
+        """Do as the original stream."""
         data: bytes = self._stream.readline(*size)
-        self._note(data)
+        self._record(data)
         return data
 
     def readlines(self, *size: Any) -> List[bytes]:
-        """As the stream's."""
+        """Do as the original stream."""
         lines: List[bytes] = self._stream.readlines(*size)
         for line in lines:
-            self._note(line)
+            self._record(line)
         return lines
 
     def __iter__(self) -> Iterator[bytes]:
         for line in self._stream:
-            self._note(line)
+            self._record(line)
             yield line
 
     def __next__(self) -> bytes:
         line: bytes = next(self._stream)
-        self._note(line)
+        self._record(line)
         return line
 
-    def _note(self, data: bytes) -> None:
-        room = MOST_BYTES - self.seen
-        self.seen += len(data)
+    def _record(self, data: bytes) -> None:
+        room = MOST_BYTES - self.bytes_read
+        self.bytes_read += len(data)
         if room <= 0 or not data:
             return
         if len(data) > room:
             data = data[:room]
         pieces = self._pieces
-        if len(data) >= _PIECE:
-            # The program has it, too: this is no copy.
+        if len(data) >= _CHUNK_BYTES:
+            # The program holds the same object: this is no copy.
             pieces.append(data)
         elif pieces and type(pieces[-1]) is bytearray:
             pieces[-1] += data
         else:
             pieces.append(bytearray(data))
 
-    def kept(self) -> bytes:
-        """What was read, as far as it is kept."""
+    def kept_bytes(self) -> bytes:
+        """The part of the body that was recorded."""
         return b"".join(self._pieces)
 
 
 class RequestKeeper:
-    """Watches the requests of one worker.
+    """Keeps the failed requests of one worker.
 
     Args:
-        folder: Where failed ones are written; made with the first.
-        describe: What went wrong and where, for an exception.
-        stop: Has a debugger see an exception.
-        announce: Tells of a failure by whose name was asked.
+        folder: The folder for failed requests; created with the first one.
+        describe: Returns an exception's type, message and place.
+        stop: Has an attached debugger stop at an exception.
+        announce: Announces the failure of a request whose options contain a name.
     """
 
     def __init__(
@@ -138,28 +139,35 @@ class RequestKeeper:
         announce: Callable[..., object],
     ) -> None:
         self._folder, self._describe, self._stop, self._announce = folder, describe, stop, announce
-        self._here = threading.local()
-        self._one = threading.Lock()
+        self._local = threading.local()
+        self._lock = threading.Lock()
 
-    # What gunicorn calls
+    # Called by gunicorn
 
-    def before(self, request: Any) -> None:
-        """A request has come, and nothing has been read of its body. Never raises."""
+    def on_request(self, request: Any) -> None:
+        """Handle a new request, of whose body nothing has been read; never raises."""
         try:
             body = Body(request.body)
-            wishes = [value for name, value in request.headers if name.upper() == WISHES]
-            if wishes:
-                body.wishes = [word.strip() for word in ",".join(wishes).split(",")]
-                request.headers[:] = [pair for pair in request.headers if pair[0].upper() != WISHES]
-            body.about = _about(request)
-            request.body = self._here.body = body
+            options = [value for name, value in request.headers if name.upper() == OPTIONS_HEADER]
+            if options:
+                body.options = [word.strip() for word in ",".join(options).split(",")]
+                request.headers[:] = [pair for pair in request.headers if pair[0].upper() != OPTIONS_HEADER]
+            body.identity = _identify(request)
+            request.body = self._local.body = body
         except Exception as error:
-            self._here.body = None
-            warn("a request is not watched: {!r}".format(error))
+            self._local.body = None
+            warn("a request cannot be watched: {!r}".format(error))
 
-    def after(self, request: Any, environ: Dict[str, Any], response: Any, goes_on: bool = True) -> None:
-        """A request has been answered, by a worker that goes on or is told to end. Never raises."""
-        body, self._here.body = getattr(self._here, "body", None), None
+    def on_response(self, request: Any, environ: Dict[str, Any], response: Any, goes_on: bool = True) -> None:
+        """Handle that a request has been answered; never raises.
+
+        Args:
+            request: gunicorn's request.
+            environ: Its WSGI environment.
+            response: gunicorn's response.
+            goes_on: Whether the worker goes on, rather than being told to end.
+        """
+        body, self._local.body = getattr(self._local, "body", None), None
         if body is None or request.body is not body:
             return
         error, body.error = body.error, None
@@ -167,57 +175,57 @@ class RequestKeeper:
             status = getattr(response, "status_code", None)
             raised = sys.exc_info()[1]
             if raised is not None and goes_on and not isinstance(raised, (OSError, GeneratorExit)):
-                # gunicorn is about to answer with 500.
+                # gunicorn is identity to answer with 500.
                 error, status = error or raised, status or 500
             if not environ or not isinstance(status, int) or status < 500:
                 return
             described = None if error is None else self._describe(error)
-            for word in body.wishes:
+            for word in body.options:
                 if word.startswith(NAME):
                     self._announce("request-failed", name=word[len(NAME) :], status=status, error=described)
-            if AGAIN in body.wishes:
+            if AGAIN in body.options:
                 return
-            if not body.ended:
+            if not body.is_complete:
                 _read_rest(body, environ)
             self._keep(body, environ, status, described)
         except Exception as unkept:
-            warn("a request that failed could not be kept: {}".format(unkept))
+            warn("a failed request could not be kept: {}".format(unkept))
 
     def current_request(self) -> Optional[Dict[str, str]]:
-        """See :func:`current_request`."""
-        body = getattr(self._here, "body", None)
-        return None if body is None else body.about
+        """What identifies this thread's request; see :func:`current_request`."""
+        body = getattr(self._local, "body", None)
+        return None if body is None else body.identity
 
-    def note(self, error: BaseException) -> None:
-        """Something was raised in the request of this thread."""
-        body = getattr(self._here, "body", None)
+    def on_error(self, error: BaseException) -> None:
+        """Record an exception that was raised in this thread's request."""
+        body = getattr(self._local, "body", None)
         if body is None or error is body.error:
             return
         body.error = error
-        if STOP in body.wishes:
+        if STOP in body.options:
             try:
                 self._stop(error)
             except Exception as unseen:
-                warn("no debugger could see what was raised: {!r}".format(unseen))
+                warn("the debugger could not stop at an exception: {!r}".format(unseen))
 
-    # What is written
+    # Files
 
     def _keep(self, body: Body, environ: Dict[str, Any], status: int, error: Optional[Dict[str, Any]]) -> None:
-        path, headers = _path(environ), _headers(environ)
-        data = body.kept()
+        path, headers = _path_and_query(environ), _headers(environ)
+        data = body.kept_bytes()
         record: Dict[str, Any] = {
             "number": 0,
             "time": time.time(),
             "method": environ.get("REQUEST_METHOD", ""),
             "path": path,
             "headers": headers,
-            "bytes": max(body.seen, _announced(environ) or 0),
-            "whole": body.ended and body.seen == len(data),
+            "bytes": max(body.bytes_read, _announced_length(environ) or 0),
+            "whole": body.is_complete and body.bytes_read == len(data),
             "status": status,
             "error": error,
             "worker": os.getpid(),
         }
-        with self._one:
+        with self._lock:
             if not os.path.isdir(self._folder):
                 os.makedirs(self._folder, 0o700, exist_ok=True)
                 atomic_file.give_to_owner(self._folder, os.path.dirname(self._folder))
@@ -237,14 +245,14 @@ class RequestKeeper:
                 _remove(self._folder, old)
 
 
-#: What keeps the requests of this worker; None before its program is loaded.
+#: The keeper of this worker; None before its program is loaded.
 _keeper: Optional[RequestKeeper] = None
 
 
 def current_request() -> Optional[Dict[str, str]]:
-    """What tells the request of this thread from others: method, path, and the ids that its headers say.
+    """What identifies this thread's request: method, path, and ids from its headers.
 
-    Nothing of its body, its query or its other headers is in it: they may hold secrets.
+    Its body, query and other headers are left out, since they may contain secrets.
     """
     return None if _keeper is None else _keeper.current_request()
 
@@ -254,33 +262,33 @@ def watch(worker: Any, keeper: RequestKeeper) -> None:
     global _keeper
     _keeper = keeper
     settings = worker.cfg
-    # They have been made to take these arguments, whatever a person's own take.
+    # gunicorn has wrapped the user's own hooks, so that they accept these arguments.
     before, after = settings.pre_request, settings.post_request
 
     def pre_request(worker: Any, request: Any) -> None:
-        keeper.before(request)
+        keeper.on_request(request)
         before(worker, request)
 
     def post_request(worker: Any, request: Any, environ: Any, response: Any) -> None:
         try:
             after(worker, request, environ, response)
         finally:
-            keeper.after(request, environ, response, bool(worker.alive))
+            keeper.on_response(request, environ, response, bool(worker.alive))
 
     settings.set("pre_request", pre_request)
     settings.set("post_request", post_request)
-    _see_errors(worker, keeper)
+    _watch_errors(worker, keeper)
 
 
-def _see_errors(worker: Any, keeper: RequestKeeper) -> None:
-    """Learn of exceptions that the server answers for: run()'s, and those of what it makes of run()'s result."""
+def _watch_errors(worker: Any, keeper: RequestKeeper) -> None:
+    """Record the exceptions of `run()`, and those that the server raises while it converts its result."""
     scripts = sys.modules.get("azureml_inference_server_http.server.user_script")
     raised: Any = getattr(scripts, "UserScriptException", None)
     if raised is not None:
         made = raised.__init__
 
         def __init__(self: Any, error: BaseException, *more: Any, **named: Any) -> None:
-            keeper.note(error)
+            keeper.on_error(error)
             made(self, error, *more, **named)
 
         raised.__init__ = __init__
@@ -288,13 +296,13 @@ def _see_errors(worker: Any, keeper: RequestKeeper) -> None:
     if handle is not None:
 
         def handle_user_exception(error: BaseException) -> Any:
-            keeper.note(error)
+            keeper.on_error(error)
             return handle(error)
 
         worker.wsgi.handle_user_exception = handle_user_exception
 
 
-def _about(request: Any) -> Dict[str, str]:
+def _identify(request: Any) -> Dict[str, str]:
     found = {"method": str(request.method)[:20], "path": str(request.path)[:200]}
     for name, value in request.headers:
         if name.upper() in ID_HEADERS:
@@ -311,43 +319,43 @@ def kept_numbers(folder: str) -> List[int]:
     return sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit())
 
 
-def _announced(environ: Dict[str, Any]) -> Optional[int]:
-    """How long the body is, as its sender says."""
+def _announced_length(environ: Dict[str, Any]) -> Optional[int]:
+    """The body's length from its header; None if it has none."""
     text = str(environ.get("CONTENT_LENGTH") or "")
     return int(text) if text.isdigit() and text.isascii() else None
 
 
 def _read_rest(body: Body, environ: Dict[str, Any]) -> None:
-    """Read what the program has left of a body: the answer is on its way already."""
-    length = _announced(environ)
-    if length is not None and body.seen >= length:
-        body.ended = True
+    """Read the part of a body that the program has not read; the answer has been sent already."""
+    length = _announced_length(environ)
+    if length is not None and body.bytes_read >= length:
+        body.is_complete = True
         return
     if (length or 0) > MOST_BYTES or (length is None and "HTTP_TRANSFER_ENCODING" not in environ):
-        # It is not kept whole; or there is none.
-        body.ended = length is None
+        # The body is too long to be kept completely, or there is none.
+        body.is_complete = length is None
         return
     connection = environ.get("gunicorn.socket")
     if connection is None:
         return
-    before, deadline = connection.gettimeout(), time.monotonic() + REST_SECONDS
+    old_timeout, deadline = connection.gettimeout(), time.monotonic() + REST_SECONDS
     try:
-        while not body.ended and body.seen <= MOST_BYTES:
+        while not body.is_complete and body.bytes_read <= MOST_BYTES:
             connection.settimeout(max(0.01, deadline - time.monotonic()))
             body.read(64 * 1024)
-            body.ended = body.ended or body.seen == length
+            body.is_complete = body.is_complete or body.bytes_read == length
     except Exception:
-        # Too slow, or gone. What comes of it now would be taken for the next request.
+        # The client is too slow, or has closed. The rest of the body would be taken for the next request.
         try:
             connection.shutdown(0)
         except OSError:
             pass
     finally:
-        connection.settimeout(before)
+        connection.settimeout(old_timeout)
 
 
-def _path(environ: Dict[str, Any]) -> str:
-    """The path and the query, as they were sent."""
+def _path_and_query(environ: Dict[str, Any]) -> str:
+    """The path and the query as they were sent."""
     raw = str(environ.get("RAW_URI") or "")
     if raw.startswith("/"):
         return raw
@@ -356,7 +364,7 @@ def _path(environ: Dict[str, Any]) -> str:
 
 
 def _headers(environ: Dict[str, Any]) -> List[Tuple[str, str]]:
-    """The headers but for those with credentials."""
+    """The headers without those that contain credentials."""
     found = []
     for key, value in environ.items():
         if key.startswith("HTTP_"):

@@ -1,10 +1,10 @@
-"""Sees an exception that nobody catches, and has a snapshot of it written; costs nothing until then.
+"""Writes a snapshot of each uncaught exception; costs nothing until then.
 
-It takes the places where such exceptions come by: the interpreter's hook, that of `threading`, the place where
-multiprocessing shows what has ended a child, and where the inference server catches what a service raises. Whoever
-would have shown an exception still does, first; whatever happens here, the program ends as it would have.
+It hooks into the functions that handle such exceptions: the interpreter's hook, that of `threading`, the function by
+which multiprocessing prints the exception that has ended a child, and the inference server's handler. An exception is
+first shown as usual, and the program always ends as it would without this.
 
-Imported at the start of every Python process of a step, so it imports nothing that is not there already.
+Every Python process of a step imports this when it starts, so it imports nothing that is not loaded already.
 """
 
 import sys
@@ -13,22 +13,22 @@ TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
     from typing import Any, Dict, List
 
-#: Python's own: a debugger puts others in their place.
+#: Python's own functions, which a debugger replaces.
 _set_trace, _get_trace = sys.settrace, sys.gettrace
 _set_profile, _get_profile = sys.setprofile, sys.getprofile
 #: Whether this process has been prepared.
 _is_watching = False
-#: What is noted of the program at its start.
+#: What is recorded of the program when it starts.
 _program: "Dict[str, Any]" = {}
-#: The exception that ends the process, once it has been seen: others are not kept from ending.
+#: The exception that ends the process, once it has been handled, so that it is written only once.
 _last: "Any" = None
-#: Identities of threads that write one.
+#: Identities of threads that are writing a snapshot.
 _writing: "List[int]" = []
 _written = 0
 
 
 def watch() -> None:
-    """See what nobody catches in this process from now on; never raises."""
+    """Watch for uncaught exceptions in this process from now on; never raises."""
     global _is_watching
     if _is_watching:
         return
@@ -40,7 +40,7 @@ def watch() -> None:
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=_after_fork)
     except Exception:
-        pass  # A folder that has been removed.
+        pass  # The folder has been removed.
     show = sys.excepthook
 
     def excepthook(kind: "Any", value: "Any", trace: "Any") -> None:
@@ -63,14 +63,14 @@ def watch() -> None:
     import_hooks.change_when_imported("azureml_inference_server_http.server.user_script", _change_server)
 
 
-# Where exceptions come by ---------------------------------------------------------------------------------
+# Hooks ----------------------------------------------------------------------------------------------------
 
 
 def _change_threading(module: "Any") -> None:
     show = module.excepthook
 
     def excepthook(arguments: "Any", /) -> None:
-        # The tuple's own references are cut by whoever made it, once this has returned.
+        # The caller clears the tuple's references when this returns.
         value, trace = arguments.exc_value, arguments.exc_traceback
         try:
             show(arguments)
@@ -81,13 +81,13 @@ def _change_threading(module: "Any") -> None:
 
 
 def _change_traceback(module: "Any") -> None:
-    """See what multiprocessing shows of a child that it has started, which goes by no hook."""
+    """Handle the exceptions that multiprocessing prints in a child, without calling a hook."""
     show = module.print_exc
 
     def print_exc(*arguments: "Any", **options: "Any") -> None:
         show(*arguments, **options)
         frame: Any = sys._getframe(1)
-        # The watch for failures that a debugger is let in at comes between.
+        # The frames of postmortem.py may come in between.
         while frame is not None and "azureml_debuggee" in frame.f_code.co_filename:
             frame = frame.f_back
         if (
@@ -105,7 +105,7 @@ def _change_traceback(module: "Any") -> None:
 
 
 def _change_server(module: "Any") -> None:
-    """See what the inference server catches of a service's `init()` and `run()`."""
+    """Handle the exceptions of a service's `init()` and `run()`, which the inference server catches."""
     begin = module.UserScriptException.__init__
 
     def __init__(self: "Any", ex: "Any", *arguments: "Any", **options: "Any") -> None:
@@ -117,7 +117,7 @@ def _change_server(module: "Any") -> None:
 
 
 def _change_pool(module: "Any") -> None:
-    """See what the workers of a pool hand to their parent, which may end by it."""
+    """Handle the exceptions that a pool's workers pass to their parent, which may end because of them."""
     from . import pool_snapshots
 
     _program["pool_snapshots"] = pool_snapshots
@@ -125,7 +125,7 @@ def _change_pool(module: "Any") -> None:
 
 
 def _at_exit() -> None:
-    # Where a library has put its own hook in place of ours, Python still notes what was uncaught.
+    # If a library has replaced our hook, Python still records the uncaught exception.
     value = getattr(sys, "last_value", None)
     if value is not None and sys.excepthook is not _program.get("hook"):
         write(value, getattr(sys, "last_traceback", None), is_last=True)
@@ -149,9 +149,9 @@ def write(value: "Any", trace: "Any", every: bool = False, is_last: bool = False
     Args:
         value: The exception.
         trace: Its traceback.
-        every: Whether there may be any number of them: a service goes on.
-        is_last: Whether the process ends by it, and it may come by again.
-        name: The file's name, where it is kept for the parent; see pool_snapshots.py.
+        every: Whether the process may write any number of snapshots, as a service does, which goes on.
+        is_last: Whether the exception ends the process; it may then be passed here more than once.
+        name: The file's name, if it is kept for the parent; see pool_snapshots.py.
     """
     global _written, _last
     thread = 0
@@ -183,7 +183,7 @@ def write(value: "Any", trace: "Any", every: bool = False, is_last: bool = False
 
 def _write(value: "Any", trace: "Any", name: str) -> None:
     tracing, profiling = _get_trace(), _get_profile()
-    # What a program traces itself with is its own code, and a debugger is of no use here.
+    # A trace function may be the program's own code, and a debugger must not trace this.
     _set_trace(None)
     _set_profile(None)
     try:
@@ -199,7 +199,7 @@ def _write(value: "Any", trace: "Any", name: str) -> None:
 
 
 def _environment() -> "Dict[str, str]":
-    """The environment variables, without a call of what the program may have put in their place."""
+    """The environment variables, read without calling code that the program may have put in place of `os.environ`."""
     import os
 
     data: Any = getattr(os.environ, "_data", {})

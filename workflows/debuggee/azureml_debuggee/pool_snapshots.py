@@ -1,12 +1,12 @@
-"""Keeps what a task of a pool of processes raised until its parent ends by it: frames and variables are the worker's.
+"""Keeps snapshots of exceptions in a pool's workers, until it is known whether they end the parent.
 
-A worker of ``multiprocessing.Pool`` or ``ProcessPoolExecutor`` catches what a task raises and hands it to its parent,
-which gets the exception with the traceback as a text. So the worker describes it in a hidden file of its own, and
-names it by that text. Where an exception that nobody catches in the parent has such a text behind it, the file
-becomes a snapshot beside the parent's. What the parent has caught is removed at its end.
+A worker of ``multiprocessing.Pool`` or ``ProcessPoolExecutor`` catches a task's exception and sends it to its parent,
+with the traceback as text; only the worker has the frames and variables. So the worker writes a snapshot to a hidden
+file, named by a digest of that text. If an uncaught exception in the parent has this text in its cause, the file
+becomes a snapshot beside the parent's. Files for exceptions that the parent has caught are removed when it ends.
 
-Described is the first exception of each kind and place, and ten of a worker at most: a program may raise and catch
-many.
+A program may raise and catch many exceptions. So a worker writes only the first of each type and place, and at most
+ten.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, Mapping, Set, Tuple
 
-#: The modules, and the class in each that a worker makes of what it hands to its parent.
+#: The modules, and in each the class that wraps an exception for the parent.
 CLASSES = {"multiprocessing.pool": "ExceptionWithTraceback", "concurrent.futures.process": "_ExceptionWithTraceback"}
 _BEGINNING, _END = ".pool-", ".json"
-#: Exceptions behind one another that are looked through.
-_MOST_BEHIND = 20
-#: Kinds and places of which this worker has described one.
-_seen: Set[Tuple[Any, ...]] = set()
+#: Causes of an exception that are followed at most.
+_MOST_CAUSES = 20
+#: Types and places of which this worker has written a snapshot.
+_written_places: Set[Tuple[Any, ...]] = set()
 
 
 def change_module(module: Any, write: Callable[[Any, Any, str], None]) -> None:
-    """Have the workers of a module describe what their tasks raise.
+    """Have a module's workers write snapshots of their tasks' exceptions.
 
     Args:
         module: One of :data:`CLASSES`.
-        write: Writes a snapshot of an exception with its traceback under a name; never raises.
+        write: Writes a snapshot of an exception with its traceback under this file name; never raises.
     """
     made: Any = getattr(module, CLASSES[module.__name__])
     begin = made.__init__
@@ -44,7 +44,7 @@ def change_module(module: Any, write: Callable[[Any, Any, str], None]) -> None:
         try:
             name = _name_for(exc, tb, self.tb)
         except Exception:
-            return  # Another version than the known ones.
+            return  # An unknown version.
         if name:
             write(exc, tb, name)
 
@@ -52,7 +52,7 @@ def change_module(module: Any, write: Callable[[Any, Any, str], None]) -> None:
 
 
 def _name_for(error: Any, trace: Any, text: str) -> str:
-    """The name of the file for an exception; empty where one like it has been described."""
+    """The name of the file for an exception; empty if a similar one has been written."""
     parent = sys.modules["multiprocessing.process"].parent_process()
     if parent is None or trace is None:
         return ""
@@ -60,9 +60,9 @@ def _name_for(error: Any, trace: Any, text: str) -> str:
     while last.tb_next is not None:
         last = last.tb_next
     place = (type(error), id(last.tb_frame.f_code), last.tb_lineno)
-    if place in _seen or len(_seen) >= snapshot_files.MOST_OF_PROCESS:
+    if place in _written_places or len(_written_places) >= snapshot_files.MOST_OF_PROCESS:
         return ""
-    _seen.add(place)
+    _written_places.add(place)
     return "{}{}-{}-{}{}".format(_BEGINNING, parent.pid, _digest(text), os.getpid(), _END)
 
 
@@ -74,36 +74,36 @@ def _digest(text: str) -> str:
 
 
 def make_snapshots(error: Any, environment: Mapping[str, str]) -> None:
-    """Make snapshots of what workers have described of the exceptions behind one that nobody catches."""
+    """Turn the files that workers have written for the causes of an uncaught exception into snapshots."""
     folder = environment.get(snapshot_files.FOLDER, "")
-    waiting = _waiting(folder)
+    hidden_files = _hidden_files(folder)
     cause: Any = BaseException.__dict__["__cause__"]
     context: Any = BaseException.__dict__["__context__"]
     arguments: Any = BaseException.__dict__["args"]
-    for _ in range(_MOST_BEHIND if waiting else 0):
+    for _ in range(_MOST_CAUSES if hidden_files else 0):
         error = cause.__get__(error) or context.__get__(error)
         if error is None:
             return
-        told = arguments.__get__(error)
-        if type(told) is tuple and len(told) == 1 and type(told[0]) is str and _digest(told[0]) in waiting:
-            name, worker = waiting[_digest(told[0])]
+        texts = arguments.__get__(error)
+        if type(texts) is tuple and len(texts) == 1 and type(texts[0]) is str and _digest(texts[0]) in hidden_files:
+            name, worker = hidden_files[_digest(texts[0])]
             path = snapshot_files.next_path(folder, environment, worker)
             if path is not None:
                 os.replace(os.path.join(folder, name), path)
 
 
 def remove_unclaimed(environment: Mapping[str, str]) -> None:
-    """Remove what the workers of this process have described and nobody has asked for."""
+    """Remove the files of this process's workers that have not become snapshots."""
     folder = environment.get(snapshot_files.FOLDER, "")
-    for name, _ in _waiting(folder).values():
+    for name, _ in _hidden_files(folder).values():
         try:
             os.unlink(os.path.join(folder, name))
         except OSError:
             pass
 
 
-def _waiting(folder: str) -> Dict[str, Tuple[str, int]]:
-    """Name and worker of each file for this process, by the digest of the text that names it."""
+def _hidden_files(folder: str) -> Dict[str, Tuple[str, int]]:
+    """Name and worker of each hidden file for this process, by the digest in its name."""
     found = {}
     begin = "{}{}-".format(_BEGINNING, os.getpid())
     try:

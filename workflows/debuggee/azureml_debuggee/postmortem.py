@@ -1,8 +1,8 @@
-"""Lets a debugger in when the program has failed, and not before.
+"""Admits a debugger only after the program has failed.
 
 Until then nothing listens, debugpy is not imported, and the program runs at full speed. The exception
-is shown first by whoever would have shown it; then the process holds, and a debugger that comes
-sees the frames as they were when it was raised. Whatever happens here, the exit code stays what it was.
+is first shown as usual; then the process holds, and a debugger that attaches
+sees the frames as they were when it was raised. The exit code is always the program's own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, MutableMapping, Optional, Sequence, Set, Tuple
 
 
-#: Seconds that a debugger may take to leave once it has said that it is about to.
+#: Seconds that a debugger may take to leave after it has announced that.
 LEAVING_SECONDS = 10.0
 
 #: This process's watch, once there is one.
@@ -32,12 +32,12 @@ _watch: Optional[PostMortem] = None
 
 
 def install(settings: MutableMapping[str, str], folders: Sequence[str], debugs_itself: bool) -> PostMortem:
-    """Watch for exceptions that nobody catches, here and in what multiprocessing starts.
+    """Watch for uncaught exceptions, in this process and in those that multiprocessing starts.
 
     Args:
         settings: Configuration, as for a session.
-        folders: Those of the person's own code.
-        debugs_itself: Whether the program calls debugpy: its calls are answered, by nobody's being there.
+        folders: The folders of the user's own code.
+        debugs_itself: Whether the program calls debugpy. Its calls are then answered as if no debugger were attached.
     """
     global _watch
     watch = _watch = PostMortem(settings, folders)
@@ -52,63 +52,64 @@ def install(settings: MutableMapping[str, str], folders: Sequence[str], debugs_i
 
 
 def watch_child(settings: MutableMapping[str, str], folders: Sequence[str], debugs_itself: bool) -> None:
-    """Watch over a child of the step's script, which may be anything; arguments as of :func:`install`."""
+    """Watch a child of the step's script, which may be any program; arguments as of :func:`install`."""
     install(settings, folders, debugs_itself).begin_child(any_error=False)
 
 
 def watch_spawned(settings: MutableMapping[str, str], folders: Sequence[str], debugs_itself: bool) -> None:
-    """Watch over a child that multiprocessing has started; arguments as of :func:`install`."""
+    """Watch a child that multiprocessing has started; arguments as of :func:`install`."""
     (_watch or install(settings, folders, debugs_itself)).begin_child()
 
 
 def hold_again(again: bool = True) -> int:
-    """For a debugger that only looks: where the program holds now, it is to hold once more when the debugger has left.
+    """Have the current hold repeated when the debugger has left; for a debugger that only inspects the program.
 
     Args:
-        again: False takes it back.
+        again: False cancels that.
 
     Returns:
-        How many exceptions this hold shows, of a group more than one; 0 where nothing holds.
+        How many exceptions this hold shows, more than one for a group; 0 if the program does not hold.
     """
     if _watch is None:
         return 0
-    _watch.again = again
+    _watch.holds_again = again
     return _watch.parts
 
 
 class PostMortem:
-    """The watch over one process."""
+    """Watches one process."""
 
     def __init__(self, settings: MutableMapping[str, str], folders: Sequence[str]) -> None:
-        #: Made with the first exception, or before, where it answers the program's own calls.
+        #: Created with the first exception, or earlier if it answers the program's own debugpy calls.
         self.session: Any = None
         self._settings, self._folders = settings, folders
         self._code = worker_errors.OwnCode(folders)
         #: Whether this process is a child of the step's script.
         self._is_child = False
-        #: Whether errors count that have not been in the person's code: a program of others' has its own.
+        #: Whether errors count that have not passed through the user's code. They do not in a program that is not the
+        #: step's own.
         self._any_error = True
         self._announce = Announcer(settings.get("AZUREML_DEBUGGEE_EVENTS"), rank_of(settings))
-        self._one = threading.Lock()
+        self._lock = threading.Lock()
         self._started = False
-        self._over = False
-        self._seen: List[BaseException] = []
-        #: Whether the hold that there is is to be followed by another one.
-        self.again = False
-        #: How many exceptions it shows.
+        self._is_over = False
+        self._handled: List[BaseException] = []
+        #: Whether the current hold is to be repeated.
+        self.holds_again = False
+        #: How many exceptions the current hold shows.
         self.parts = 0
-        #: Threads that hold: an error in what a debugger evaluates there is nobody's.
+        #: Threads that hold: an error in an expression that a debugger evaluates there does not count.
         self._holding: Set[int] = set()
 
     def install(self) -> None:
-        """Take the places where uncaught exceptions come by."""
+        """Hook into the functions that handle uncaught exceptions."""
         self._show, self._show_in_thread = sys.excepthook, threading.excepthook
         self._hook: Callable[..., None] = self._uncaught
         sys.excepthook = self._hook
         threading.excepthook = self._uncaught_in_thread
         exit_errors.watch(self._code, self._examine)
         worker_errors.watch(self._code, lambda: self._is_child, self._examine_workers)
-        # Not atexit, where there is a choice: no thread can be started any more by then.
+        # atexit is the fallback only: no thread can be started by then.
         getattr(threading, "_register_atexit", atexit.register)(self._at_exit)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
@@ -120,7 +121,7 @@ class PostMortem:
             self._examine(kind, value, trace)
 
     def _uncaught_in_thread(self, arguments: Any) -> None:
-        # The tuple's own references are cut by whoever made it, once this has returned.
+        # The caller clears the tuple's references when this returns.
         kind, value, trace = arguments.exc_type, arguments.exc_value, arguments.exc_traceback
         try:
             self._show_in_thread(arguments)
@@ -128,15 +129,15 @@ class PostMortem:
             self._examine(kind, value, trace)
 
     def _at_exit(self) -> None:
-        # Where a library has put its own hook in place of ours, Python still notes what was uncaught.
+        # If a library has replaced our hook, Python still records the uncaught exception.
         value = getattr(sys, "last_value", None)
         if sys.excepthook is not self._hook and value is not None:
-            self._examine_apart(value, getattr(sys, "last_traceback", None))
+            self._examine_in_new_thread(value, getattr(sys, "last_traceback", None))
 
-    def _examine_apart(self, value: Any, trace: Any) -> None:
-        """Hold when the main thread counts as ended already.
+    def _examine_in_new_thread(self, value: Any, trace: Any) -> None:
+        """Hold when the main thread already counts as ended.
 
-        pydevd takes itself down once no thread of the program is alive that is not a daemon; so here is one.
+        pydevd ends once no non-daemon thread of the program is alive; so this starts one.
         """
         handlers = _default_signals()
         try:
@@ -144,8 +145,8 @@ class PostMortem:
             holder.start()
             holder.join()
         except RuntimeError as error:
-            # Python 3.12.0 and 3.12.1 start no thread once the main thread's program is over.
-            self._say_raised(value)
+            # Python 3.12.0 and 3.12.1 cannot start a thread after the main thread's program has ended.
+            self._announce_raised(value)
             report_failure(self._settings, error)
         finally:
             for number, handler in handlers:
@@ -154,16 +155,18 @@ class PostMortem:
     def _examine(self, kind: Any, value: Any, trace: Any) -> None:
         """Hold for a debugger and show it the exception; never raises."""
         try:
-            if trace is None or self._over or any(value is seen for seen in self._seen):
+            if trace is None or self._is_over or any(value is seen for seen in self._handled):
                 return
             if issubclass(kind, (SystemExit, KeyboardInterrupt, GeneratorExit)):
                 return
             if threading.get_ident() in self._holding or not (self._any_error or self._code.was_left_by(trace)):
                 return
-            self._seen.append(value)
-            if not self._is_child and worker_errors.is_of_a_child(value, self._announced("raised"), self._code):
+            self._handled.append(value)
+            if not self._is_child and worker_errors.was_raised_in_child(
+                value, self._announced_events("raised"), self._code
+            ):
                 return
-            self._say_raised(value.with_traceback(trace))
+            self._announce_raised(value.with_traceback(trace))
             for stream in (sys.stdout, sys.stderr):
                 try:
                     stream.flush()
@@ -171,8 +174,8 @@ class PostMortem:
                     pass
             handlers = _default_signals()
             try:
-                # One at a time: there is one port, and a debugger shows one stop at a time best.
-                with self._one:
+                # One at a time: there is one port, and a debugger shows one stop at a time.
+                with self._lock:
                     self._holding.add(threading.get_ident())
                     self._hold((kind, value, trace))
             finally:
@@ -197,20 +200,20 @@ class PostMortem:
         followed = session.debugger.is_attached() and session.debugger.stops_at_uncaught()
         parts = [*with_members(error[1].with_traceback(error[2]))]
         while session.hold() and not followed:
-            self.again, self.parts = False, len(parts)
+            self.holds_again, self.parts = False, len(parts)
             for number, one in enumerate(parts):
                 if number and not session.debugger.is_attached():
                     break
                 session.debugger.stop_at_error((type(one), one, one.__traceback__))
-            if not self.again or not _left(session):
+            if not self.holds_again or not _wait_until_left(session):
                 break
 
-    def _say_raised(self, value: BaseException) -> None:
+    def _announce_raised(self, value: BaseException) -> None:
         more: Dict[str, Any] = {"process": _process_name()} if self._is_child else {}
         self._announce("raised", **describe(value, self._folders, anywhere=True), **more)
 
-    def _announced(self, name: str) -> List[Dict[str, Any]]:
-        """What processes of this step have announced under this name."""
+    def _announced_events(self, name: str) -> List[Dict[str, Any]]:
+        """The events of this name that processes of the step have announced."""
         with imports.own:
             from . import siblings
 
@@ -219,50 +222,50 @@ class PostMortem:
     # Children
 
     def _examine_workers(self, kind: Any, value: Any, trace: Any) -> None:
-        """Hold where a worker has caught an error of the person's function, for whoever has asked for its result.
+        """Hold when a worker has caught an error of the user's function, to send it to the requesting process.
 
-        The program may well go on from it, as often as it likes, and it is not to wait each time: once for each worker,
-        and no more once nobody has come in one.
+        The program may continue after any number of such errors and must not wait each time. So each worker holds once,
+        and none does after a hold in which no debugger attached.
         """
         is_attended = self.session is not None and self.session.debugger.is_attached()
-        if is_attended or not (self._started or self._announced("not-attached")):
+        if is_attended or not (self._started or self._announced_events("not-attached")):
             self._examine(kind, value, trace)
 
     def _after_fork(self) -> None:
-        # New ones: another thread of the parent's may hold the lock.
-        self._one, self._seen, self._holding = threading.Lock(), [], set()
+        # New ones: another thread of the parent may have held the lock.
+        self._lock, self._handled, self._holding = threading.Lock(), [], set()
         self._is_child = True
-        # pydevd is made once; where the parent has it already, its child is not debugged.
-        self._over = self._over or self._started
-        if not self._over:
-            self.guard_process()
+        # pydevd is created once; if the parent has it already, the child is not debugged.
+        self._is_over = self._is_over or self._started
+        if not self._is_over:
+            self.watch_bootstrap()
 
     def begin_child(self, any_error: bool = True) -> None:
-        """Know that this process is a child, which has just been started.
+        """Watch this process as a child, which has just been started.
 
         Args:
-            any_error: Whether errors count that have not been in the person's own code.
+            any_error: Whether errors count that have not passed through the user's own code.
         """
         self._is_child, self._any_error = True, any_error
-        self.guard_process()
+        self.watch_bootstrap()
 
-    def guard_process(self) -> None:
-        """See what is uncaught in a child of multiprocessing's, which this process is or may be."""
+    def watch_bootstrap(self) -> None:
+        """Examine uncaught errors in a child of multiprocessing, which this process is or may be."""
         process: Any = sys.modules.get("multiprocessing.process")
         if process is not None:
-            process.BaseProcess._bootstrap = self._guarded(process.BaseProcess._bootstrap)
+            process.BaseProcess._bootstrap = self._with_examination(process.BaseProcess._bootstrap)
 
-    def _guarded(self, bootstrap: Callable[..., Any]) -> Callable[..., Any]:
-        """Extend how multiprocessing runs a child, which shows exceptions without any hook."""
+    def _with_examination(self, bootstrap: Callable[..., Any]) -> Callable[..., Any]:
+        """Extend the method by which multiprocessing runs a child, which prints exceptions without calling a hook."""
         import traceback
 
         show = traceback.print_exc
 
         def print_exc(*arguments: Any, **options: Any) -> None:
             show(*arguments, **options)
-            # The program's own calls are about errors that it has caught.
+            # The program's own calls are for errors that it has caught.
             if sys._getframe(1).f_code is getattr(bootstrap, "__code__", None):
-                # Here and not later: next, the main thread will count as ended, and pydevd blocks on such a one.
+                # Here and not later: the main thread will count as ended next, and pydevd blocks on such a thread.
                 self._examine(*sys.exc_info())
 
         def _bootstrap(process: Any, *arguments: Any, **options: Any) -> Any:
@@ -272,8 +275,8 @@ class PostMortem:
         return _bootstrap
 
 
-def _left(session: Any) -> bool:
-    """Whether the debugger leaves, as it has said."""
+def _wait_until_left(session: Any) -> bool:
+    """Wait until the debugger has left, as it has announced; False if it has not."""
     deadline = time.monotonic() + LEAVING_SECONDS
     while session.debugger.is_attached():
         if time.monotonic() > deadline:
@@ -283,14 +286,18 @@ def _left(session: Any) -> bool:
 
 
 def _process_name() -> str:
-    """What multiprocessing calls this child process; empty where it has not started it."""
+    """Multiprocessing's name for this child process; empty if it has not started it."""
     process: Any = sys.modules.get("multiprocessing.process")
     current = None if process is None else process.current_process()
     return "" if current is None or current.name == "MainProcess" else str(current.name)
 
 
 def _default_signals() -> List[Tuple[int, Any]]:
-    """Let signals end the program in the hold: what it would do on them, it has no more occasion to do."""
+    """Let signals end the program during the hold, since its own handlers would not run.
+
+    Returns:
+        The signals with the handlers that were replaced.
+    """
     signal = imports.get("signal")
     replaced = []
     if threading.current_thread() is threading.main_thread():
@@ -306,5 +313,5 @@ def _set_signal(number: int, handler: Any) -> bool:
     try:
         signal.signal(number, handler)
     except (ValueError, TypeError, OSError):
-        return False  # A handler that is not Python's, or no signals here.
+        return False  # The handler is not Python's, or signals cannot be set here.
     return True

@@ -1,24 +1,24 @@
-"""What pydevd keeps its debugger waiting for, and what it then loses: put right in the running process.
+"""Patches pydevd in the running process, where it delays its debugger or loses events.
 
-As of debugpy 1.8.22, each found by what it looks like, and left alone where it looks different:
+These are the faults as of debugpy 1.8.22. A patch is skipped if the code that it changes looks different:
 
-* Each message goes out in two parts without TCP_NODELAY: the system keeps the second back until the first
-  has been confirmed, 40 ms later.
-* A thread that is to go on is not woken. ``_update_stepping_info`` wakes whichever thread its loop has ended
-  with, since the loop's variable has the name of its argument; the right one looks for itself every 200 ms. Of
-  two commands that are sent to a paused thread at once, it takes the second at that pace, too.
-* The answer to `continue` waits until a paused thread has left, and the adapter does nothing until it has that
-  answer. A thread that reaches a breakpoint before pauses them all anew, and the session is dead.
-* A thread that has reached a breakpoint, but has not paused yet when the program is told to go on, pauses the
-  others and goes on itself. Nobody is told. Nor is anybody, before suspend_threads_lock came, where two threads
-  reach one at the same moment: each takes the other for the one that tells.
+* Each message goes out in two parts without TCP_NODELAY: the system delays the second until the first
+  has been acknowledged, 40 ms later.
+* A thread that is resumed is not woken. ``_update_stepping_info`` wakes whichever thread its loop has ended
+  with, since the loop's variable has the name of its argument; the right thread polls every 200 ms. If a paused
+  thread is sent two commands at once, it handles the second at that pace, too.
+* The answer to `continue` is sent only when a paused thread has resumed, and the adapter does nothing until it has
+  that answer. If a thread reaches a breakpoint before, all threads pause again, and the session hangs.
+* A thread that has reached a breakpoint, but has not paused yet when the program is resumed, pauses the
+  others and runs on itself, and no stop is reported. In versions without suspend_threads_lock, no stop is reported
+  either if two threads reach a breakpoint at the same moment: each expects the other to report it.
 * A new connection is followed by a sleep of 0.1 s.
-* A program that closes all of its descriptors closes the connection's, too. pydevd goes on with the number, which
-  may be a file or a connection of the program's by then.
-* debugpy describes its environment for its log, the metadata of every installed package included, even where
-  it keeps no log.
+* A program that closes all of its descriptors closes the connection's, too. pydevd continues to use the number,
+  which may stand for a file or a connection of the program by then.
+* debugpy describes its environment for its log, including the metadata of every installed package, even if
+  it writes no log.
 
-What is changed are pydevd's classes and functions in memory: forked children have inherited it, too.
+The patches change pydevd's classes and functions in memory, so forked children inherit them.
 """
 
 from __future__ import annotations
@@ -39,48 +39,48 @@ _RESUMING_SECONDS = 1.0
 #: Seconds that pydevd sleeps after a new connection.
 _CONNECTED_SECONDS = 0.1
 
-#: Whether this has been done in this process.
-_done = False
-#: Set but while all threads are being resumed.
-_settled = threading.Event()
-_settled.set()
+#: Whether pydevd has been patched in this process.
+_is_patched = False
+#: Cleared while all threads are being resumed.
+_not_resuming = threading.Event()
+_not_resuming.set()
 
 
 def _after_fork() -> None:
-    # In the parent another thread may have been about to.
-    global _settled
-    _settled = threading.Event()
-    _settled.set()
+    # Another thread of the parent may have been resuming threads.
+    global _not_resuming
+    _not_resuming = threading.Event()
+    _not_resuming.set()
 
 
 def patch_pydevd(api: Any) -> None:
-    """Change pydevd, which has been imported.
+    """Patch pydevd, which has been imported.
 
     Args:
         api: The module debugpy.server.api.
     """
-    global _done
-    if _done:
+    global _is_patched
+    if _is_patched:
         return
-    _done = True
+    _is_patched = True
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_after_fork)
-    for change in (_describe_nothing, _connect_at_once, _tell_every_stop):
+    for change in (_skip_description, _connect_at_once, _report_every_stop):
         try:
             change(api)
         except Exception:
-            pass  # An unknown version: slower, no worse.
+            pass  # An unknown version, which stays slower.
 
 
-def _describe_nothing(api: Any) -> None:
-    """Begin no log where none is kept."""
+def _skip_description(api: Any) -> None:
+    """Keep debugpy from describing its environment if it writes no log."""
     log, begin = api.log, api.ensure_logging
     if log.log_dir is None and "info" not in log.stderr.levels and begin.ensured is False:
         begin.ensured = True
 
 
 def _connect_at_once(api: Any) -> None:
-    """Prepare each connection of pydevd's, and what its threads wait for."""
+    """Remove the delays from each connection of pydevd and from its threads' waits."""
     import pydevd
 
     kind = pydevd.PyDB
@@ -107,7 +107,7 @@ def _connect_at_once(api: Any) -> None:
 
 
 class _Clock:
-    """The module time, but for the one sleep after a connection has been made."""
+    """The module time without the one sleep after a connection has been made."""
 
     def __init__(self, clock: Any) -> None:
         self._clock = clock
@@ -117,8 +117,8 @@ class _Clock:
         return getattr(self._clock, name)
 
     def sleep(self, seconds: float) -> None:
-        """As the module's."""
-        # The threads that it is for have started by now: Thread.start() waits for that.
+        """Do as `time.sleep`, except for that sleep."""
+        # The sleep waits for threads that have started by now: Thread.start() waits for that.
         if seconds != _CONNECTED_SECONDS or threading.get_ident() != self._thread:
             self._clock.sleep(seconds)
 
@@ -128,22 +128,22 @@ def _send_at_once(debugger: Any, sock: Any) -> None:
 
 
 def _wake_at_once(debugger: Any, sock: Any) -> None:
-    """Let paused threads wait for what concerns them."""
+    """Have paused threads woken by their own events."""
     events = getattr(debugger, "_thread_events", None)
-    # There is none before debugpy 1.8.9, whose threads look every 10 ms.
+    # debugpy before 1.8.9 has no such events; its threads poll every 10 ms.
     if events is not None and not isinstance(events, _WakeEvents):
         debugger._thread_events = _WakeEvents(events.default_factory, debugger._cmd_queue)
 
 
 class _WakeEvents(dict):  # type: ignore[type-arg]
-    """By a thread's id, what it waits for while it is paused."""
+    """The events that paused threads wait for, by thread id."""
 
     def __init__(self, event: Any, queues: "Dict[str, Any]") -> None:
         super().__init__()
         from _pydevd_bundle.pydevd_constants import STATE_SUSPEND
 
         class WakeEvent(event):  # type: ignore[misc]
-            """Is set as well while there is something to do; its thread clears it after each wait."""
+            """An event whose wait also ends while its thread has something to do. The thread clears it afterwards."""
 
             def __init__(self, thread_id: str) -> None:
                 super().__init__()
@@ -161,42 +161,69 @@ class _WakeEvents(dict):  # type: ignore[type-arg]
         return self.setdefault(thread_id, self._make_event(thread_id))
 
 
-def _tell_every_stop(api: Any) -> None:
-    """Have each stop told of, and each `continue` answered."""
+def _report_every_stop(api: Any) -> None:
+    """Have each stop reported, and each `continue` answered at once."""
     import pydevd
-    from _pydevd_bundle import pydevd_api, pydevd_comm, pydevd_thread_lifecycle
 
     notifications = pydevd.ThreadsSuspendedSingleNotification
-    get_debugger, notify = pydevd.get_global_debugger, notifications.notify_thread_suspended
-    suspend, by_another, paused = pydevd.PyDB.set_suspend, pydevd.CMD_THREAD_SUSPEND, pydevd.STATE_SUSPEND
     known = {"_last_suspend_notification_time", "_suspend_time_request"} <= set(notifications.__slots__)
-    if not known or not hasattr(notifications, "add_on_resumed_callback") or not hasattr(pydevd.PyDB, "is_attached"):
+    needed = (
+        (notifications, ("add_on_resumed_callback", "notify_thread_suspended")),
+        (pydevd.PyDB, ("is_attached", "set_suspend")),
+        (pydevd, ("get_global_debugger", "CMD_THREAD_SUSPEND", "STATE_SUSPEND")),
+    )
+    # Either everything can be patched, or nothing is.
+    if not known or not all(hasattr(owner, name) for owner, names in needed for name in names):
         return
-    resume = pydevd_thread_lifecycle.resume_threads
+    _record_stop_reasons(pydevd, notifications, _announce_resuming(pydevd.get_global_debugger))
+
+    def add_on_resumed_callback(self: Any, answer: "Callable[[], None]") -> None:
+        answer()
+
+    notifications.add_on_resumed_callback = add_on_resumed_callback
+
+
+def _announce_resuming(get_debugger: "Callable[[], Any]") -> "Callable[..., None]":
+    """Have `resume_threads` record which stop it ends, and wake every paused thread.
+
+    Returns:
+        The original function.
+    """
+    from _pydevd_bundle import pydevd_api, pydevd_comm, pydevd_thread_lifecycle
+
+    resume: "Callable[..., None]" = pydevd_thread_lifecycle.resume_threads
 
     def resume_threads(*arguments: Any, **keywords: Any) -> None:
         debugger = get_debugger()
-        settled = _settled
-        settled.clear()
+        not_resuming = _not_resuming
+        not_resuming.clear()
         try:
             if debugger is not None:
-                # Whoever pauses from now on belongs to no stop that has been told of.
-                told = debugger.threads_suspended_single_notification._last_suspend_notification_time
-                debugger.azureml_debuggee_resumed = told
+                # A thread that pauses from now on does not belong to a stop that has been reported.
+                reported = debugger.threads_suspended_single_notification._last_suspend_notification_time
+                debugger.azureml_debuggee_resumed = reported
             resume(*arguments, **keywords)
         finally:
-            settled.set()
+            not_resuming.set()
             events = getattr(debugger, "_thread_events", None)
             if isinstance(events, _WakeEvents):
                 for event in list(events.values()):
                     event.set()
 
-    def add_on_resumed_callback(self: Any, answer: "Callable[[], None]") -> None:
-        answer()
+    for module in (pydevd_thread_lifecycle, pydevd_api, pydevd_comm):
+        if getattr(module, "resume_threads", None) is resume:
+            module.resume_threads = resume_threads
+    return resume
+
+
+def _record_stop_reasons(pydevd: Any, notifications: Any, resume: "Callable[..., None]") -> None:
+    """Have each thread report its own stop, even if another thread stops or resumes at the same moment."""
+    get_debugger, notify = pydevd.get_global_debugger, notifications.notify_thread_suspended
+    suspend, by_another, paused = pydevd.PyDB.set_suspend, pydevd.CMD_THREAD_SUSPEND, pydevd.STATE_SUSPEND
 
     def set_suspend(self: Any, thread: Any, reason: int, *arguments: Any, **keywords: Any) -> Any:
         if thread is threading.current_thread():
-            # Kept here, since another thread that stops at the same moment writes its own reason over it.
+            # Kept here, since another thread that stops at the same moment overwrites the reason.
             vars(thread)["azureml_debuggee_reason"] = reason
         return suspend(self, thread, reason, *arguments, **keywords)
 
@@ -204,27 +231,19 @@ def _tell_every_stop(api: Any) -> None:
         debugger = get_debugger()
         own = vars(thread).pop("azureml_debuggee_reason", by_another)
         if debugger is not None and own != by_another and self.multi_threads_single_notification:
-            _settled.wait(_RESUMING_SECONDS)
+            _not_resuming.wait(_RESUMING_SECONDS)
             resumed = getattr(debugger, "azureml_debuggee_resumed", None)
             is_late = resumed == self._last_suspend_notification_time >= self._suspend_time_request
             if is_late or thread.additional_info.pydev_state != paused:
-                # It has been resumed before it has paused.
+                # The thread was resumed before it had paused.
                 if debugger.is_attached():
-                    # It stops anew, and the others with it.
+                    # It stops again, and the others with it.
                     suspend(debugger, thread, own, suspend_other_threads=True)
                 else:
-                    # By a debugger that left: those go on, too, that it has suspended meanwhile.
+                    # The debugger has left: also resume the threads that this one has suspended meanwhile.
                     resume("*")
             reason = own
         return notify(self, thread_id, thread, reason)
 
-    modules = [
-        module
-        for module in (pydevd_thread_lifecycle, pydevd_api, pydevd_comm)
-        if getattr(module, "resume_threads", None) is resume
-    ]
-    for module in modules:
-        module.resume_threads = resume_threads
-    notifications.add_on_resumed_callback = add_on_resumed_callback
     notifications.notify_thread_suspended = notify_thread_suspended
     pydevd.PyDB.set_suspend = set_suspend
