@@ -189,7 +189,7 @@ class RequestKeeper:
                 _read_rest(body, environ)
             self._keep(body, environ, status, described)
         except Exception as unkept:
-            warn("a failed request could not be kept: {}".format(unkept))
+            warn("a request that failed could not be kept: {}".format(unkept))
 
     def current_request(self) -> Optional[Dict[str, str]]:
         """What identifies this thread's request; see :func:`current_request`."""

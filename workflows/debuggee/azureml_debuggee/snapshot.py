@@ -1,10 +1,11 @@
-"""Writes a snapshot of a failure: what can be looked at when the process is gone.
+"""Writes a snapshot of a failure, which can be inspected after the process has ended.
 
-One JSON document: the exceptions, their frames with lines of source and variables, the stacks of the other threads,
-what ran. Nearest frames come first, within two megabytes and a second; what had no room is said in ``left_out``. No
-code of the program's runs meanwhile: no `__repr__`, no property, no `__getattr__` (snapshot_types.py).
+A snapshot is one JSON document: the exceptions, their frames with lines of source and variables, the stacks of the
+other threads, and the program. The nearest frames come first, within two megabytes and a second; ``left_out`` lists
+what did not fit. None of the program's code runs for it: no `__repr__`, no property, no `__getattr__`
+(snapshot_types.py).
 
-Imported when something has failed, and not before.
+This is imported only after something has failed.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
     from typing import Any, Dict, List, MutableMapping, Optional
 
 FORMAT, VERSION = "azureml-debug-snapshot", 1
-#: Seconds that describing may take, of the one that a snapshot may; bytes of the values, of the two megabytes.
+#: Seconds for describing, of the one second that a snapshot may take; bytes for values, of the two megabytes.
 SECONDS, BYTES = 0.7, 1_300_000
-#: The same where there was no memory for those.
-_LITTLE = 60_000
-#: Bytes of the file.
-MOST = 2_000_000
+#: Bytes for values if there was not enough memory for more.
+_LOW_MEMORY_BYTES = 60_000
+#: Bytes of the file at most.
+MOST_BYTES = 2_000_000
 
 
 def write(
@@ -39,33 +40,33 @@ def write(
     Args:
         error: The exception.
         trace: Its traceback.
-        program: What has been noted of the program at its start: ``folder``.
-        environment: Where the folder of snapshots is named.
-        name: The file's name; empty for a snapshot's.
+        program: What was recorded of the program when it started: ``folder``.
+        environment: The environment variables, which name the folder for snapshots.
+        name: The file's name; by default a snapshot's usual name.
 
     Returns:
-        The file's path; None where there is none: no folder, or nothing of the person's code in the exception.
+        The file's path; None if there is no folder, or if the exception has not passed through the user's code.
 
     Raises:
-        Exception: It could not be written; nothing is left of it.
+        Exception: It could not be written; no part of the file is left.
     """
     is_collecting = gc.isenabled()
-    # What is collected may have finalizers, and they are the program's.
+    # Collected objects may have finalizers, which are the program's code.
     gc.disable()
     try:
         with imports.own:
             json, regular = imports.get("json"), imports.get("re")
-        for size in (BYTES, BYTES // 3, _LITTLE):
+        for size in (BYTES, BYTES // 3, _LOW_MEMORY_BYTES):
             try:
-                document = _document(error, trace, program, environment, regular, size)
+                document = _make_document(error, trace, program, environment, regular, size)
                 if document is None:
                     return None
                 data = json.dumps(document, separators=(",", ":"), allow_nan=False).encode("ascii")
             except MemoryError:
-                if size == _LITTLE:
+                if size == _LOW_MEMORY_BYTES:
                     raise
                 continue
-            if len(data) <= MOST:
+            if len(data) <= MOST_BYTES:
                 break
         return snapshot_files.write(data, environment, name)
     finally:
@@ -73,7 +74,7 @@ def write(
             gc.enable()
 
 
-def _document(
+def _make_document(
     error: BaseException,
     trace: Any,
     program: Dict[str, Any],
@@ -83,28 +84,28 @@ def _document(
 ) -> Optional[Dict[str, Any]]:
     begun = time.monotonic()
     names = Names(regular, environment.get(snapshot_files.REDACT, ""))
-    snapshot_program.keep_variables(names)
+    snapshot_program.keep_secret_variables(names)
     values = Values(names, begun + SECONDS, size)
     frames = snapshot_frames.Frames(names, program.get("folder", ""))
-    exceptions = snapshot_frames.exceptions(error, trace, frames)
+    exceptions = snapshot_frames.collect_exceptions(error, trace, frames)
     if not frames.has_own:
         return None
-    # Their sources, then their values, both nearest first.
+    # First the sources, then the values, both nearest first.
     frames.read_sources(begun + SECONDS / 2)
     frames.describe(values)
-    of_exceptions = snapshot_frames.described(exceptions, values, names)
+    of_exceptions = snapshot_frames.describe_exceptions(exceptions, values, names)
     values.finish()
     run, name = snapshot_files.run_and_step(environment)
-    threads = snapshot_frames.threads(frames)
-    said: List[str] = [*frames.left_out()]
+    threads = snapshot_frames.describe_threads(frames)
+    left_out: List[str] = [*frames.left_out()]
     if values.unread:
-        reason = "behind the limit of time (1 s)" if values.late else "behind the size limit (2 MB)"
-        said.append("{:,} values {}".format(values.unread, reason))
-    said.extend("{} (its name looks secret)".format(one) for one in list(values.secrets)[:100])
+        reason = "behind the limit of time (1 s)" if values.is_out_of_time else "behind the size limit (2 MB)"
+        left_out.append("{:,} values {}".format(values.unread, reason))
+    left_out.extend("{} (its name looks secret)".format(one) for one in list(values.secrets)[:100])
     document: Dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
-        "written": snapshot_program.now(),
+        "written": snapshot_program.current_time(),
         "where": {
             "story": environment.get(snapshot_files.STORY, ""),
             "run": run,
@@ -119,24 +120,24 @@ def _document(
         "threads": threads,
         "frames": frames.entries,
         "values": values.entries,
-        "left_out": said,
+        "left_out": left_out,
     }
     document["seconds"] = round(time.monotonic() - begun, 3)
     scrub = names.scrubber()
-    scrubbed: Dict[str, Any] = _scrubbed(document, lambda text: scrub(names.text(text)))
-    # What a program says of itself is no message: `token = next(tokens)` gives nothing away.
-    for entry, left in zip(scrubbed["frames"], document["frames"]):
-        entry["source"]["lines"] = [scrub(line) for line in left["source"]["lines"]]
+    scrubbed: Dict[str, Any] = _scrub_all(document, lambda text: scrub(names.text(text)))
+    # Source lines are not treated as messages: `token = next(tokens)` reveals nothing.
+    for entry, original in zip(scrubbed["frames"], document["frames"]):
+        entry["source"]["lines"] = [scrub(line) for line in original["source"]["lines"]]
     return scrubbed
 
 
 def _request() -> Any:
-    """What tells the request that a service is answering from others; None where it is none."""
+    """What identifies the request that a service is answering; None if there is none."""
     requests = sys.modules.get(__package__ + ".failed_requests")
     return None if requests is None else requests.current_request()
 
 
-#: Keys whose texts are no values: names and places.
+#: Keys whose texts are names and places rather than values.
 _OWN_TEXTS = frozenset(
     (
         *(
@@ -170,15 +171,15 @@ _OWN_TEXTS = frozenset(
 )
 
 
-def _scrubbed(value: Any, scrub: Any) -> Any:
-    """A document whose texts do not hold what has been left out of it by name."""
+def _scrub_all(value: Any, scrub: Any) -> Any:
+    """A document with the left-out values removed from all its texts."""
     if type(value) is str:
         return scrub(value)
     if type(value) is list:
-        return [_scrubbed(one, scrub) if type(one) in (str, list, dict) else one for one in value]
+        return [_scrub_all(one, scrub) if type(one) in (str, list, dict) else one for one in value]
     if type(value) is dict:
         return {
-            key: one if key in _OWN_TEXTS or type(one) not in (str, list, dict) else _scrubbed(one, scrub)
+            key: one if key in _OWN_TEXTS or type(one) not in (str, list, dict) else _scrub_all(one, scrub)
             for key, one in value.items()
         }
     return value

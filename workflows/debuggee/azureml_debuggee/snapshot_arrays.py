@@ -1,7 +1,7 @@
-"""Describes arrays, tensors and tables, by what of their libraries is loaded already: nothing is imported for them.
+"""Describes arrays, tensors and tables with the libraries that the program has loaded; nothing is imported for them.
 
-Shapes and kinds of elements are read by the library's own functions, whatever a class that comes from theirs has made
-of them. The elements themselves are looked at only where they are surely in this process's memory.
+Shapes and element types are read by the library's own functions, whatever a subclass has overridden. The elements
+themselves are read only if they are certainly in this process's memory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 
 from . import snapshot_types
 from .snapshot_names import LEFT_OUT
-from .snapshot_types import is_a, is_exactly, plain
+from .snapshot_types import as_str, is_a, is_exactly
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
@@ -22,49 +22,49 @@ if TYPE_CHECKING:
 
     Enter = Callable[[Any, str, int], Optional[int]]
 
-#: Elements that are recorded, and of a table rows and columns.
+#: Elements of an array that are recorded, and rows and columns of a table.
 ELEMENTS, ROWS, COLUMNS = 20, 5, 50
-#: Elements among which NaN and infinities are counted, and how many at a time.
+#: Elements of an array up to which NaN and infinities are counted, and how many are counted at a time.
 COUNTED, _PIECE = 10_000_000, 1_000_000
-#: The flag of classes that have been made while Python runs.
+#: The type flag of classes that are created at run time.
 _HEAP_TYPE = 1 << 9
 
 
 class Libraries:
-    """What is loaded of numpy, torch and pandas.
+    """The loaded modules and classes of numpy, torch and pandas.
 
     Attributes:
-        numpy: What is in the module numpy; nothing where it is not loaded.
-        torch: The same of torch.
-        pandas: The same of pandas.
-        array, generic, tensor, frame, series: Their classes; None for one that is not loaded.
+        numpy: The contents of the module numpy; empty if it is not loaded.
+        torch: The same for torch.
+        pandas: The same for pandas.
+        array, generic, tensor, frame, series: Their classes; None if not loaded.
     """
 
     def __init__(self) -> None:
         modules = sys.modules
         self.numpy = snapshot_types.module_entries(modules.get("numpy"))
-        self.array: Any = _of_c(self.numpy.get("ndarray"))
-        self.generic: Any = _of_c(self.numpy.get("generic"))
-        # A module of the person's may have any of these names; those that are meant come with C code.
-        self.torch = snapshot_types.module_entries(modules.get("torch")) if _is_of_c(modules, "torch._C") else {}
+        self.array: Any = _builtin_or_none(self.numpy.get("ndarray"))
+        self.generic: Any = _builtin_or_none(self.numpy.get("generic"))
+        # A module of the user may have one of these names; the real libraries come with C code.
+        self.torch = snapshot_types.module_entries(modules.get("torch")) if _is_extension(modules, "torch._C") else {}
         self.tensor: Any = self.torch.get("Tensor")
-        is_pandas = _is_of_c(modules, "pandas._libs.lib")
+        is_pandas = _is_extension(modules, "pandas._libs.lib")
         self.pandas = snapshot_types.module_entries(modules.get("pandas")) if is_pandas else {}
         self.frame: Any = self.pandas.get("DataFrame")
         self.series: Any = self.pandas.get("Series")
 
     def iloc(self, kind: Any, value: Any) -> Any:
-        """What takes rows and columns of a table by their numbers."""
+        """The object that selects rows and columns of a table by their numbers."""
         return kind.iloc.fget(value)
 
     def without_hooks(self, shape: Shape) -> Any:
-        """What keeps torch from calling hooks while a tensor is read; None where its class decides what it is."""
+        """A context in which torch calls no hooks for a tensor; None if its class overrides how it is read."""
         inner = snapshot_types.module_entries(sys.modules.get("torch._C"))
         for one in shape.lineage:
             if one is self.tensor:
                 break
             if any(name == "__torch_dispatch__" for name, _ in snapshot_types.class_entries(one)):
-                return None  # Even its shape is what its class makes of it.
+                return None  # The class may override even its shape.
         active: Any = inner.get("_len_torch_dispatch_stack")
         if active is not None and active():
             return None
@@ -72,16 +72,16 @@ class Libraries:
         return None if disabled is None else disabled()
 
 
-def has_memory(plainly: Any) -> bool:
-    """Whether a detached tensor's elements are there: one whose memory has been given back still has its shape."""
-    storage = plainly.untyped_storage() if hasattr(plainly, "untyped_storage") else plainly.storage()
-    steps = zip(plainly.size(), plainly.stride())
-    last = plainly.storage_offset() + sum((size - 1) * step for size, step in steps if size)
-    return bool(storage.nbytes() >= (last + 1) * plainly.element_size())
+def has_memory(detached: Any) -> bool:
+    """Whether a detached tensor's elements exist: a tensor whose memory has been released still has its shape."""
+    storage = detached.untyped_storage() if hasattr(detached, "untyped_storage") else detached.storage()
+    steps = zip(detached.size(), detached.stride())
+    last = detached.storage_offset() + sum((size - 1) * step for size, step in steps if size)
+    return bool(storage.nbytes() >= (last + 1) * detached.element_size())
 
 
 def manager_of(value: Any, shape: Shape) -> Any:
-    """What holds a table's columns; None where that is not pandas' own."""
+    """The object that holds a table's columns; None if it is not pandas' own."""
     manager: Any = dict.get(shape.entries(value) or {}, "_mgr")
     return manager if snapshot_types.module_name(type(manager)).startswith("pandas.") else None
 
@@ -95,10 +95,10 @@ def is_plain(manager: Any) -> bool:
 
 
 class Arrays:
-    """Describes them, as far as their libraries are loaded.
+    """Describes arrays and tables of the loaded libraries.
 
     Args:
-        until: When there is no more time, on the monotonic clock.
+        until: The end of the available time, on the monotonic clock.
         names: Tells what is left out.
     """
 
@@ -115,20 +115,20 @@ class Arrays:
         return any(one is kind for kind in kinds if kind is not None for one in shape.lineage)
 
     def describe(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Optional[Dict[str, Any]]:
-        """An array's or a table's description; None where it is none.
+        """Describe an array or a table; None if the value is neither.
 
         Args:
             value: The value.
-            shape: How it is read.
-            enter: Takes in a value that is in it.
-            depth: How deep it lies.
+            shape: How its class is read.
+            enter: Adds an element to the snapshot's values, and returns its index.
+            depth: Its depth below the variable.
         """
         for kind, read in (
-            (self._generic, self._of_generic),
-            (self._array, self._of_array),
-            (self._tensor, self._of_tensor),
-            (self._frame, self._of_frame),
-            (self._series, self._of_series),
+            (self._generic, self._describe_generic),
+            (self._array, self._describe_array),
+            (self._tensor, self._describe_tensor),
+            (self._frame, self._describe_frame),
+            (self._series, self._describe_series),
         ):
             if kind is not None and any(one is kind for one in shape.lineage):
                 return read(value, shape, enter, depth)
@@ -136,7 +136,7 @@ class Arrays:
 
     # numpy
 
-    def _of_generic(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
+    def _describe_generic(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
         number = self._generic.item(value)
         text = repr(number) if is_exactly(number, int, float, bool, complex, str, bytes) else "<{}>".format(shape.name)
         found: Dict[str, Any] = {"kind": "scalar", "text": text[:1000]}
@@ -144,11 +144,11 @@ class Arrays:
             found["value"] = number if abs(number) < 2**53 or type(number) is float else None
         return found
 
-    def _of_array(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
+    def _describe_array(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
         own = self._array.__dict__
         sizes = [int(one) for one in own["shape"].__get__(value)]
         kind = own["dtype"].__get__(value)
-        name = plain(kind.name if kind.names is None and kind.kind in "biufcMmSUO?V" else kind.str)
+        name = as_str(kind.name if kind.names is None and kind.kind in "biufcMmSUO?V" else kind.str)
         found: Dict[str, Any] = {
             "kind": "array",
             "shape": sizes,
@@ -167,17 +167,17 @@ class Arrays:
         first = view.reshape(-1)[:ELEMENTS] if view.flags.c_contiguous else view.flat[:ELEMENTS]
         secrets = [field for field in kind.names or () if self._is_secret(field)]
         for field in secrets:
-            self._left_out(field, first[field].tolist())
+            self._leave_out(field, first[field].tolist())
         if not secrets:
             indices = (enter(one, "", depth + 1) for one in first.tolist())
             found["items"] = [[None, index] for index in indices if index is not None]
         found["more"] = count - len(found["items"])
         if kind.kind in "fc":
-            found["nan"], found["inf"] = self._unusual(view, count)
+            found["nan"], found["inf"] = self._count_nan_and_inf(view, count)
         return found
 
     def _is_in_memory(self, value: Any) -> bool:
-        """Whether an array's elements are memory of this process, and no file's that may have gone."""
+        """Whether an array's elements are in this process's memory, and not in a mapped file that may be gone."""
         base = self._array.__dict__["base"]
         for _ in range(100):
             if is_a(type(value), self._numpy.get("memmap") or Arrays):
@@ -192,8 +192,8 @@ class Arrays:
             value = inner
         return False
 
-    def _unusual(self, view: Any, count: int) -> Tuple[Optional[int], Optional[int]]:
-        """How many elements are NaN, and how many infinite; None where that takes too long."""
+    def _count_nan_and_inf(self, view: Any, count: int) -> Tuple[Optional[int], Optional[int]]:
+        """How many elements are NaN, and how many infinite; None if counting takes too long."""
         if count > COUNTED or (view.dtype.itemsize == 2 and count > COUNTED // 5):
             return None, None
         if view.flags.c_contiguous or view.flags.f_contiguous:
@@ -214,14 +214,14 @@ class Arrays:
 
     # torch
 
-    def _of_tensor(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
+    def _describe_tensor(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
         disabled = self._libraries.without_hooks(shape)
         if disabled is None:
             return {"kind": "opaque", "text": "<{}>".format(shape.name)}
         with disabled:
-            return self._read_tensor(value, shape, enter, depth)
+            return self._describe_without_hooks(value, shape, enter, depth)
 
-    def _read_tensor(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
+    def _describe_without_hooks(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
         tensor = self._tensor
         sizes = [int(one) for one in tensor.size(value)]
         kind = str(tensor.dtype.__get__(value)).replace("torch.", "")
@@ -243,26 +243,26 @@ class Arrays:
         except Exception:
             return found
         if view is not None and found["length"]:
-            read = self._of_array(view, shape, enter, depth)
+            read = self._describe_array(view, shape, enter, depth)
             found.update((name, read[name]) for name in ("nan", "inf", "items", "more") if name in read)
         return found
 
     def _as_array(self, value: Any, device: str) -> Any:
-        """A tensor's elements as numpy sees them; None where they are not plainly there.
+        """A tensor's elements as a numpy array; None if they are not directly accessible.
 
-        By numpy, and not by torch: that would count with threads of its own, which a forked process waits for in vain.
+        numpy counts them then: torch would use threads of its own, for which a forked process would wait forever.
         """
         tensor = self._tensor
         if self._array is None or device != "cpu" or str(tensor.layout.__get__(value)) != "torch.strided":
             return None
-        plainly = tensor.detach(value)
-        if not has_memory(plainly):
+        detached = tensor.detach(value)
+        if not has_memory(detached):
             return None
-        return plainly.resolve_conj().resolve_neg().numpy() if plainly.is_complex() else plainly.numpy()
+        return detached.resolve_conj().resolve_neg().numpy() if detached.is_complex() else detached.numpy()
 
     # pandas
 
-    def _of_frame(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
+    def _describe_frame(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
         manager = manager_of(value, shape)
         if manager is None:
             return {"kind": "opaque", "text": "<{}>".format(shape.name)}
@@ -275,7 +275,7 @@ class Arrays:
         columns = [head.iloc[:, number] for number in range(len(labels))]
         found["columns"] = [[label, str(column.dtype)] for label, column in zip(labels, columns)]
         texts = [
-            self._left_out(label, column.tolist()) if self._is_secret(label) else column.tolist()
+            self._leave_out(label, column.tolist()) if self._is_secret(label) else column.tolist()
             for label, column in zip(labels, columns)
         ]
         rows = zip(*texts) if columns else ()
@@ -285,7 +285,7 @@ class Arrays:
             found["more_columns"] = sizes[1] - COLUMNS
         return found
 
-    def _of_series(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
+    def _describe_series(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
         manager = manager_of(value, shape)
         if manager is None:
             return {"kind": "opaque", "text": "<{}>".format(shape.name)}
@@ -295,13 +295,13 @@ class Arrays:
         head = self._libraries.iloc(self._series, value)[: ELEMENTS // 2]
         found["columns"] = [[_label(dict.get(shape.entries(value) or {}, "_name")), str(head.dtype)]]
         is_secret = self._is_secret(found["columns"][0][0])
-        elements = self._left_out(found["columns"][0][0], head.tolist()) if is_secret else head.tolist()
+        elements = self._leave_out(found["columns"][0][0], head.tolist()) if is_secret else head.tolist()
         found["items"] = self._rows(head.index.tolist(), elements, enter, depth)
         found["more"] = found["shape"][0] - len(found["items"])
         return found
 
-    def _left_out(self, name: str, elements: List[Any]) -> List[Any]:
-        """What stands for the elements of a column that is left out by its name."""
+    def _leave_out(self, name: str, elements: List[Any]) -> List[Any]:
+        """Replacements for the elements of a column that is left out because of its name."""
         for one in elements:
             if type(one) is str:
                 self._names.keep(name, one)
@@ -333,14 +333,14 @@ def _label(value: Any) -> str:
     )
 
 
-def _of_c(kind: Any) -> Any:
-    """A class that is written in C; None for another."""
+def _builtin_or_none(kind: Any) -> Any:
+    """The class if it is written in C; else None."""
     flags: Any = type.__dict__["__flags__"]
     return kind if type(kind) is type and not flags.__get__(kind) & _HEAP_TYPE else None
 
 
-def _is_of_c(modules: Dict[str, Any], name: str) -> bool:
-    """Whether a module is loaded, and is a library."""
+def _is_extension(modules: Dict[str, Any], name: str) -> bool:
+    """Whether a module is loaded, and is an extension module."""
     file = dict.get(snapshot_types.module_entries(modules.get(name)), "__file__")
     return type(file) is str and file.endswith((".so", ".pyd", ".dylib"))
 

@@ -1,9 +1,9 @@
-"""Where a process leaves its snapshots: which name one gets, how it is written, how many there may be.
+"""Writes the files of snapshots: their names, and how many a process or a service keeps.
 
 ========================= ======================================================
-AZUREML_DEBUGGEE_SNAPSHOTS the folder, which is there
+AZUREML_DEBUGGEE_SNAPSHOTS the folder, which exists
 AZUREML_DEBUGGEE_STORY    ``pipeline``, ``experiment`` or ``deployment``
-AZUREML_DEBUGGEE_REDACT   a pattern of further names that are left out
+AZUREML_DEBUGGEE_REDACT   a pattern for further names whose values are left out
 ========================= ======================================================
 """
 
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
     from typing import List, Mapping, Optional
 
 FOLDER, STORY, REDACT = "AZUREML_DEBUGGEE_SNAPSHOTS", "AZUREML_DEBUGGEE_STORY", "AZUREML_DEBUGGEE_REDACT"
-#: Snapshots that a service leaves, the last ones; and that one process of a step leaves, the first ones.
+#: Snapshots that are kept: the last ones of a service, and the first ones of a process of a step.
 MOST_OF_SERVICE, MOST_OF_PROCESS = 20, 10
 _BEGINNING, _END = "snapshot-", ".json"
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.")
 
 
 def run_and_step(environment: Mapping[str, str]) -> List[str]:
-    """The run and the step that a process belongs to; empty where it belongs to none."""
+    """The run and the step that a process belongs to; each is empty if it belongs to none."""
     run, _, step = environment.get("AZUREML_DEBUGGEE_RUN", "").partition("/")
     return [run or environment.get("AZUREML_RUN_ID", ""), step or environment.get("AZUREML_DEBUGGEE_STEP", "")]
 
 
 def write(data: bytes, environment: Mapping[str, str], name: str = "") -> Optional[str]:
-    """Write a snapshot, whole or not at all.
+    """Write a snapshot, completely or not at all.
 
     Args:
-        data: What is in it.
-        environment: Where the folder is named.
-        name: The file's name, where it is none of a snapshot yet; see pool_snapshots.py.
+        data: Its content.
+        environment: The environment variables, which name the folder.
+        name: The file's name, if it is not a snapshot's yet; see pool_snapshots.py.
 
     Returns:
-        Its path; None where there is no folder for it.
+        Its path; None if there is no folder for it.
 
     Raises:
-        OSError: There is no room, or no right; nothing is left of it then.
+        OSError: The disk is full, or the user has no permission; no part of the file is left then.
     """
     folder = environment.get(FOLDER, "")
     if not folder or not os.path.isdir(folder):
@@ -53,12 +53,12 @@ def write(data: bytes, environment: Mapping[str, str], name: str = "") -> Option
         return None
     atomic_file.write(path, data)
     if environment.get(STORY, "") == "deployment":
-        _keep_last(folder)
+        _remove_old(folder)
     return path
 
 
 def next_path(folder: str, environment: Mapping[str, str], process: int) -> Optional[str]:
-    """Where the next snapshot of a process goes; None where it has too many."""
+    """The path for the next snapshot of a process; None if it has too many."""
     name = "".join(
         one if one in _PLAIN else "_" for one in (run_and_step(environment)[1] or environment.get(STORY) or "run")
     )
@@ -70,8 +70,8 @@ def next_path(folder: str, environment: Mapping[str, str], process: int) -> Opti
     return None
 
 
-def _keep_last(folder: str) -> None:
-    """Remove all but a service's last snapshots."""
+def _remove_old(folder: str) -> None:
+    """Remove all snapshots of a service but the last ones."""
     found = []
     for name in os.listdir(folder):
         if name.startswith(_BEGINNING) and name.endswith(_END):

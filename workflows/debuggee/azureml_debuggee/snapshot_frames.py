@@ -1,4 +1,4 @@
-"""The frames of a snapshot: which are kept, their lines of source, their variables; and the exceptions themselves."""
+"""Describes the frames of a snapshot, with lines of source and variables, and the exceptions and threads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from itertools import islice
 
 from . import imports, snapshot_program, snapshot_types
-from .snapshot_types import is_a, is_exactly, is_text, plain
+from .snapshot_types import as_str, is_a, is_exactly, is_text
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 #: Frames of an exception that are kept: the nearest to where it was raised, and the outermost.
 NEAREST, OUTERMOST = 150, 50
-#: Frames of another thread, the same; threads; exceptions of a chain.
+#: The same for frames of another thread; then threads, and exceptions of a chain, at most.
 _NEAREST_OF_THREAD, _OUTERMOST_OF_THREAD, _THREADS, EXCEPTIONS = 40, 10, 200, 50
 #: Frames whose variables are recorded.
 _WITH_VARIABLES = 60
 #: Variables of one frame.
 _VARIABLES = 300
-#: Lines of source before a frame's own, and after it: of the person's code, and of others'.
+#: Lines of source before and after a frame's own, in the user's code and in other code.
 _AROUND, _AROUND_OTHERS = 12, 3
-#: Bytes of a source file that is read, and of all of them; characters of a line.
+#: Bytes of one source file and of all source files that are read; characters of a line.
 _SOURCE, _SOURCES, _LINE = 4_000_000, 20_000_000, 500
-#: Bytes that recorded lines may take.
+#: Bytes of all recorded lines at most.
 _LINES = 250_000
 _BLOCK = 1 << 20
 _FRAME: Any = type(sys._getframe())
@@ -37,7 +37,7 @@ _get: Any = {name: BaseException.__dict__[name].__get__ for name in ("__cause__"
 _get["__suppress_context__"] = BaseException.__dict__["__suppress_context__"].__get__
 _traceback_of: Any = BaseException.__dict__["__traceback__"].__get__
 _HERE = os.path.dirname(os.path.abspath(__file__))
-#: The folder of all that travels into a program.
+#: The folder of all code that is loaded into a program.
 _OURS = os.path.join(os.path.dirname(_HERE), "")
 
 
@@ -46,30 +46,30 @@ class Frames:
 
     Args:
         names: Tells what is left out.
-        folder: The folder that the program was started in, which relative paths belong to.
+        folder: The folder that the program was started in, to which relative paths refer.
     """
 
     def __init__(self, names: Names, folder: str) -> None:
         self.entries: List[Dict[str, Any]] = []
-        #: Whether any is of the person's code.
+        #: Whether any frame runs the user's code.
         self.has_own = False
         self._names, self._folder = names, folder
-        self._left: List[str] = []
-        # With each exception's frames, the nearest first: the index, and the frame itself.
+        self._omissions: List[str] = []
+        # For each exception the index and frame of each of its frames, the nearest first.
         self._described: List[List[Tuple[int, Any]]] = []
-        self._wanted: List[int] = []
+        self._traced: List[int] = []
         self._files: Dict[str, Tuple[List[str], Optional[str]]] = {}
         self._read = 0
         prefixes = {os.path.dirname(os.path.abspath(os.__file__))}
         self._library = tuple(os.path.join(one, "") for one in prefixes | {os.path.realpath(one) for one in prefixes})
         self._owned: Dict[str, bool] = {}
 
-    def of_trace(self, trace: Any) -> List[int]:
-        """Take in the frames of a traceback; their indices, outermost first."""
+    def add_trace(self, trace: Any) -> List[int]:
+        """Add the frames of a traceback, and return their indices, outermost first."""
         found: List[Tuple[Any, int]] = []
         nearest: List[Tuple[Any, int]] = []
         count = 0
-        # The middle of a deep one is not kept, not even here.
+        # The middle of a deep traceback is not kept, not even temporarily.
         while trace is not None:
             count += 1
             if len(found) < OUTERMOST:
@@ -83,17 +83,17 @@ class Frames:
         found = [(frame, line) for frame, line in found if not self._is_ours(frame)]
         if count > OUTERMOST + NEAREST:
             left = count - OUTERMOST - NEAREST
-            self._left.append(
+            self._omissions.append(
                 "{:,} frames between the {} outermost and the {} nearest".format(left, OUTERMOST, NEAREST)
             )
         indices = [self._add(frame, line) for frame, line in found]
         pairs = [(index, frame) for index, (frame, _) in zip(indices, found)]
         self._described.append(pairs[::-1])
-        self._wanted.extend(indices[::-1])
+        self._traced.extend(indices[::-1])
         return indices
 
-    def of_thread(self, frame: Any) -> List[int]:
-        """Take in the stack of a thread; its indices, outermost first."""
+    def add_thread(self, frame: Any) -> List[int]:
+        """Add the frames of a thread, and return their indices, outermost first."""
         found: List[Tuple[Any, int]] = []
         outermost: List[Tuple[Any, int]] = []
         while frame is not None:
@@ -107,25 +107,25 @@ class Frames:
         found.extend(outermost[-_OUTERMOST_OF_THREAD:])
         return [self._add(one, line) for one, line in reversed(found)]
 
-    def of_syntax_error(self, error: Any) -> List[int]:
-        """A frame for the place of a syntax error, which has none of its own."""
+    def add_syntax_error(self, error: Any) -> List[int]:
+        """Add a frame for the place of a syntax error, which has no frame of its own; returns its index in a list."""
         own = SyntaxError.__dict__
         file, line = own["filename"].__get__(error), own["lineno"].__get__(error)
         if type(file) is not str or type(line) is not int or file.startswith("<"):
             return []
-        self._wanted.append(len(self.entries))
+        self._traced.append(len(self.entries))
         self.entries.append(self._entry(file, line, "<module>", "__main__"))
         return [len(self.entries) - 1]
 
     def _is_ours(self, frame: Any) -> bool:
-        return os.path.dirname(plain(frame.f_code.co_filename)) == _HERE
+        return os.path.dirname(as_str(frame.f_code.co_filename)) == _HERE
 
     def _add(self, frame: Any, line: int) -> int:
         code = frame.f_code
         name: Any = dict.get(frame.f_globals, "__name__") if is_a(type(frame.f_globals), dict) else None
-        function = plain(getattr(code, "co_qualname", code.co_name))
+        function = as_str(getattr(code, "co_qualname", code.co_name))
         entry = self._entry(
-            plain(code.co_filename), line or 0, plain(code.co_name), plain(name)[:200] if is_text(name) else ""
+            as_str(code.co_filename), line or 0, as_str(code.co_name), as_str(name)[:200] if is_text(name) else ""
         )
         if function != entry["function"]:
             entry["class"] = function.rpartition(".")[0]
@@ -140,7 +140,7 @@ class Frames:
         real = file if file.startswith("<") else os.path.realpath(file)
         return {
             "file": file[:4000],
-            # Scripts are reached by links, in a step's working folder.
+            # In a step's working folder, scripts are reached through links.
             **({} if real == file else {"real": real[:4000]}),
             "line": line,
             "function": function[:300],
@@ -151,7 +151,7 @@ class Frames:
         }
 
     def _is_own(self, file: str, module: str) -> bool:
-        """Whether a file is of the person's code: it belongs neither to Python nor to an installed package."""
+        """Whether a file is the user's code: it belongs neither to Python nor to an installed package."""
         known = self._owned.get(file)
         if known is None:
             if file.startswith("<"):
@@ -166,8 +166,8 @@ class Frames:
         return known
 
     def left_out(self) -> List[str]:
-        """What had no room, in sentences."""
-        return self._left
+        """Descriptions of what did not fit."""
+        return self._omissions
 
     # Sources
 
@@ -178,11 +178,11 @@ class Frames:
             until: When there is no more time, on the monotonic clock.
         """
         size = 0
-        wanted = sorted(self._wanted, key=lambda index: not self.entries[index]["own"])
+        wanted = sorted(self._traced, key=lambda index: not self.entries[index]["own"])
         for number, index in enumerate(wanted):
-            # The first is the one nearest to the failure: it is there, whatever the rest has taken.
+            # The first is the one nearest to the failure, and is always recorded.
             if number and (size > _LINES or time.monotonic() >= until):
-                self._left.append("the source of {:,} frames".format(len(wanted) - number))
+                self._omissions.append("the source of {:,} frames".format(len(wanted) - number))
                 return
             entry = self.entries[index]
             lines, digest = self._source(entry["file"])
@@ -196,15 +196,15 @@ class Frames:
         found = self._files.get(file)
         if found is None:
             try:
-                found = self._source_of(file)
+                found = self._read_source(file)
             except Exception:
-                found = [], None  # It has gone, or is in an archive.
+                found = [], None  # It has been removed, or is in an archive.
             self._files[file] = found
         return found
 
-    def _source_of(self, file: str) -> Tuple[List[str], Optional[str]]:
+    def _read_source(self, file: str) -> Tuple[List[str], Optional[str]]:
         if file.startswith("<"):
-            # What has been typed, as in a notebook, is known to `linecache`.
+            # `linecache` has code that was typed, as in a notebook.
             cache = snapshot_types.from_module(sys.modules, "linecache", "cache")
             entry = dict.get(cache, file) if type(cache) is dict else None
             lines = entry[2] if type(entry) is tuple and len(entry) == 4 else []
@@ -225,28 +225,28 @@ class Frames:
         data = b"".join(pieces)
         self._read += len(data)
         digest = imports.get("hashlib").sha256(data).hexdigest()
-        return _decoded(data).splitlines(), digest
+        return _decode(data).splitlines(), digest
 
     # Variables
 
     def describe(self, values: Values) -> None:
-        """Record the frames' variables: of what ended the program first, the nearest first."""
+        """Record the frames' variables, first those of the exception itself, the nearest frame first."""
         pairs = [pair for group in self._described for pair in group]
         pairs.sort(key=lambda pair: not self.entries[pair[0]]["own"])
         kept, rest = pairs[:_WITH_VARIABLES], pairs[_WITH_VARIABLES:]
         for number, (index, frame) in enumerate(kept):
-            # The nearest of the person's own has most of what there is to say.
+            # The nearest frame of the user's code is the most informative.
             left = values.most - values.size
             values.limit(left // 2 if number == 0 else max(left // 4, left // (len(kept) - number)))
             recorded: List[List[Any]] = []
             for name, value in _variables(frame):
-                recorded.append([name, values.enter(value, name)])
+                recorded.append([name, values.add(value, name)])
                 values.size += len(name) + 8
             self.entries[index]["locals"] = recorded
-            values.read()
+            values.describe_added()
         if rest:
-            self._left.append("the variables of {:,} frames".format(len(rest)))
-        # What is to come has all that is left.
+            self._omissions.append("the variables of {:,} frames".format(len(rest)))
+        # What follows may use all remaining bytes.
         values.limit(values.most)
 
 
@@ -258,33 +258,33 @@ def _variables(frame: Any) -> Iterator[Tuple[str, Any]]:
     elif snapshot_types.class_name(type(found)) == "builtins.FrameLocalsProxy":
         pairs = list(found.items())[:_VARIABLES]
     else:
-        return  # A namespace of the person's own making.
+        return  # A namespace of a class of the user's own.
     is_module = found is frame.f_globals or frame.f_code.co_name == "<module>"
     for name, value in pairs:
         if not is_text(name):
             continue
-        text = plain(name)
+        text = as_str(name)
         if is_module and text.startswith("__") and text.endswith("__"):
             continue
         yield text[:200], value
 
 
-def _decoded(data: bytes) -> str:
+def _decode(data: bytes) -> str:
     head = data.partition(b"\n")[0] + data.partition(b"\n")[2].partition(b"\n")[0]
     if b"coding" in head and not data.startswith(b"\xef\xbb\xbf"):
         found = imports.get("re").search(rb"coding[:=][ \t]*([-\w.]{1,40})", head)
         try:
             return data.decode(found.group(1).decode("ascii"), "replace")
         except Exception:
-            pass  # No such encoding; Python would not have run it.
+            pass  # There is no such encoding; Python would not have run the file.
     return data.decode("utf-8-sig", "replace")
 
 
 # Exceptions ---------------------------------------------------------------------------------------------
 
 
-def exceptions(error: BaseException, trace: Any, frames: Frames) -> List[Dict[str, Any]]:
-    """An exception and those that it came from, with their frames taken in; the first is the one itself."""
+def collect_exceptions(error: BaseException, trace: Any, frames: Frames) -> List[Dict[str, Any]]:
+    """Collect an exception and its causes, and add their frames; the first entry is the exception itself."""
     found: List[Dict[str, Any]] = []
     known: Dict[int, int] = {}
     waiting: List[Any] = [error]
@@ -303,13 +303,13 @@ def exceptions(error: BaseException, trace: Any, frames: Frames) -> List[Dict[st
                 waiting.append(other)
             return known[id(other)]
 
-        of_trace = frames.of_trace(trace if at == 0 else _traceback_of(one))
+        indices_of_frames = frames.add_trace(trace if at == 0 else _traceback_of(one))
         if is_a(type(one), SyntaxError):
-            of_trace += frames.of_syntax_error(one)
+            indices_of_frames += frames.add_syntax_error(one)
         found.append(
             {
                 "value": one,
-                "frames": of_trace,
+                "frames": indices_of_frames,
                 "cause": index_of(_get["__cause__"](one)),
                 "context": index_of(_get["__context__"](one)),
                 "suppress_context": bool(_get["__suppress_context__"](one)),
@@ -335,21 +335,21 @@ def _members(error: Any) -> Tuple[Any, ...]:
     return ()
 
 
-def described(found: List[Dict[str, Any]], values: Values, names: Names) -> List[Dict[str, Any]]:
-    """The exceptions as the file has them."""
+def describe_exceptions(found: List[Dict[str, Any]], values: Values, names: Names) -> List[Dict[str, Any]]:
+    """Describe the exceptions as they are in the file."""
     entries = []
     for one in found:
         error = one.pop("value")
         kind = type(error)
-        index = values.enter(error)
-        values.read()
+        index = values.add(error)
+        values.describe_added()
         attributes = snapshot_types.Shape(kind).entries(error) or {}
         notes: Any = dict.get(attributes, "__notes__")
-        texts = [plain(note) for note in notes[:50] if is_text(note)] if is_exactly(notes, list, tuple) else []
+        texts = [as_str(note) for note in notes[:50] if is_text(note)] if is_exactly(notes, list, tuple) else []
         entry = {
             "type": snapshot_types.short_name(kind),
             "module": snapshot_types.module_name(kind),
-            "text": names.text(_text(error, values)),
+            "text": names.text(_message(error, values)),
             "notes": [names.text(text[:2000]) for text in texts],
             **one,
         }
@@ -359,22 +359,22 @@ def described(found: List[Dict[str, Any]], values: Values, names: Names) -> List
     return entries
 
 
-def _text(error: Any, values: Values) -> str:
-    """An exception's message, from what it was made of: its own `__str__` is not asked."""
+def _message(error: Any, values: Values) -> str:
+    """An exception's message, from its arguments; its own `__str__` is not called."""
     arguments: Any = _get["args"](error)
     kind = type(error)
     if is_a(kind, OSError):
         own = OSError.__dict__
         number, reason, file = (own[name].__get__(error) for name in ("errno", "strerror", "filename"))
         if type(number) is int and is_text(reason):
-            named = ": " + _shown(file, values) if file is not None else ""
-            return "[Errno {}] {}{}".format(number, plain(reason)[:2000], named)
+            named = ": " + _value_text(file, values) if file is not None else ""
+            return "[Errno {}] {}{}".format(number, as_str(reason)[:2000], named)
     if is_a(kind, SyntaxError):
         own = SyntaxError.__dict__
         message, file, line = (own[name].__get__(error) for name in ("msg", "filename", "lineno"))
         if is_text(message):
-            place = " ({}, line {})".format(os.path.basename(plain(file)), line) if is_text(file) else ""
-            return plain(message)[:2000] + place
+            place = " ({}, line {})".format(os.path.basename(as_str(file)), line) if is_text(file) else ""
+            return as_str(message)[:2000] + place
     if is_exactly(error, UnicodeDecodeError, UnicodeEncodeError):
         encoding, reason = (kind.__dict__[name].__get__(error) for name in ("encoding", "reason"))
         if type(encoding) is str and type(reason) is str:
@@ -384,17 +384,17 @@ def _text(error: Any, values: Values) -> str:
     members = _members(error)
     if members and is_text(arguments[0]):
         count = len(members)
-        return "{} ({} sub-exception{})".format(plain(arguments[0])[:2000], count, "" if count == 1 else "s")
+        return "{} ({} sub-exception{})".format(as_str(arguments[0])[:2000], count, "" if count == 1 else "s")
     if len(arguments) == 1:
         if is_text(arguments[0]) and not is_a(kind, KeyError):
-            return plain(str.__getitem__(arguments[0], slice(0, 4000)))
-        return _shown(arguments[0], values)
-    return "({})".format(", ".join(_shown(one, values) for one in arguments[:10]))
+            return as_str(str.__getitem__(arguments[0], slice(0, 4000)))
+        return _value_text(arguments[0], values)
+    return "({})".format(", ".join(_value_text(one, values) for one in arguments[:10]))
 
 
-def _shown(value: Any, values: Values) -> str:
-    index = values.enter(value)
-    values.read()
+def _value_text(value: Any, values: Values) -> str:
+    index = values.add(value)
+    values.describe_added()
     values.finish()
     return "..." if index is None else str(values.entries[index].get("text", "..."))
 
@@ -402,8 +402,8 @@ def _shown(value: Any, values: Values) -> str:
 # Threads ------------------------------------------------------------------------------------------------
 
 
-def threads(frames: Frames) -> List[Dict[str, Any]]:
-    """Where the other threads stand."""
+def describe_threads(frames: Frames) -> List[Dict[str, Any]]:
+    """Describe the other threads with their stacks."""
     import _thread
 
     known = snapshot_program.known_threads()
@@ -411,17 +411,17 @@ def threads(frames: Frames) -> List[Dict[str, Any]]:
     found = []
     for identity, frame in list(sys._current_frames().items())[:_THREADS]:
         entries = known.get(identity, {})
-        # Those of a debugger's, and of the debuggee's, which it marks as well.
+        # Threads of a debugger, and of the debuggee, carry one of these marks.
         marks = (dict.get(entries, mark) for mark in ("pydev_do_not_trace", "is_pydev_daemon_thread"))
         if identity == current or any(mark is True for mark in marks):
             continue
         name, daemon = dict.get(entries, "_name"), dict.get(entries, "_daemonic")
         found.append(
             {
-                "name": plain(name)[:200] if is_text(name) else "Thread-{}".format(identity),
+                "name": as_str(name)[:200] if is_text(name) else "Thread-{}".format(identity),
                 "ident": identity,
                 "daemon": daemon is True,
-                "frames": frames.of_thread(frame),
+                "frames": frames.add_thread(frame),
             }
         )
     return found

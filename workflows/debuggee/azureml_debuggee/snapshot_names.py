@@ -1,7 +1,7 @@
-"""What a snapshot leaves out: values by their names, and those values wherever else they appear.
+"""Decides what a snapshot leaves out: values with secret-looking names, and the same values elsewhere.
 
-What is left out is told by the words of a name, so that `tokenizer` and `monkey` stay. The words are the same for
-variables, attributes, keys of dictionaries and options on a command line.
+The words of a name decide, so that `tokenizer` and `monkey` are kept. The words are the same for variables,
+attributes, keys of dictionaries and options on a command line.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
     from typing import Any, Dict, Iterator, List, Optional, Sequence, Set
 
-#: Stands where a value has been left out.
+#: Replaces a value that has been left out.
 LEFT_OUT = "<left out: its name looks secret>"
 MASK = "***"
 #: Words of a name that make its value a secret.
@@ -24,28 +24,28 @@ _WORDS = frozenset(
         *("cookie", "cookies"),
     )
 )
-#: The same, where two of them stand beside each other.
+#: Pairs of adjacent words with the same effect.
 _PAIRS = frozenset(("connection string", "connection strings", "conn str", "conn string", "pass word", "pass phrase"))
-#: Words that name much besides secrets: what has such a name is left out, but is not looked for elsewhere.
+#: Words that also name other things than secrets: such values are left out, but not searched for elsewhere.
 _WEAK = frozenset(("key", "keys", "token", "tokens", "pat"))
-#: Words beside which those name secrets alone.
+#: Words in combination with which those names are only used for secrets.
 _STRENGTHENING = frozenset(
     ["api", "access", "account", "auth", "private", "shared", "signing", "encryption", "bearer", "refresh"]
 )
-#: Endings of a word written without a break, such as `mypassword`.
+#: Endings of words that are written together, such as `mypassword`.
 _ENDINGS = ("password", "passwd", "secret", "credential", "credentials", "apikey", "connectionstring", "passphrase")
-#: Characters of a name that are looked at.
+#: Characters of a name that are inspected.
 _MOST_NAME = 200
-#: Characters that a secret has at least to be looked for elsewhere, and at most; how many are looked for.
+#: Characters of a secret that is searched for elsewhere, at least and at most; and the number of such secrets.
 _SHORTEST, _LONGEST, _MOST = 6, 4096, 200
 
 
 class Names:
-    """Tells which names look secret, and keeps what has been left out.
+    """Tells which names look secret, and remembers the values that have been left out.
 
     Args:
         re: Python's own module of that name.
-        pattern: A regular expression of the person's, for further names; one that is none counts as a text.
+        pattern: The user's regular expression for further names; an invalid one is taken as plain text.
     """
 
     def __init__(self, re: Any, pattern: str = "") -> None:
@@ -60,17 +60,17 @@ class Names:
         self._known: Dict[str, bool] = {}
         self._values: Set[str] = set()
         literal = r"(?:'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\")"
-        #: A name, in quotes or not, and the literal that it is given; `==` gives nothing, but tells as much.
+        #: A name, in quotes or not, and the literal assigned to it, or compared with it by `==`, which reveals as much.
         self._given = re.compile(
             r"(?<![\w])([\"']?)([A-Za-z_][\w-]{0,100})\1(\s{0,8}(?::[^=:\n\"']{1,60})?(?:==?|:)\s{0,8}[rbfuRBFU]{0,2})("
             + literal
             + ")"
         )
         self._literal = re.compile(literal)
-        #: The same in what is no program: `password=x`, `AccountKey=x;`, `sig=x&`.
+        #: The same in other texts than code: `password=x`, `AccountKey=x;`, `sig=x&`.
         self._plain = re.compile(r"(?<![\w])([A-Za-z_][\w-]{0,100})\s?[=:]\s?")
         self._word = re.compile(r"[^\s;&,'\"<>]{1,4000}")
-        #: What is a secret by its form.
+        #: Secrets that are recognized by their form.
         self._forms = re.compile(
             r"(?<=://)[^\s/:@'\"]{0,200}:[^\s/@'\"]{1,200}(?=@)|(?<=[?&]sig=)[^\s&'\"]{1,500}"
             r"|(?i:(?<=\bbearer ))[\w.~+/=-]{8,4000}|\beyJ[\w-]{10,2000}\.[\w-]{10,3000}\.[\w-]{0,2000}"
@@ -93,7 +93,7 @@ class Names:
         return any("{} {}".format(*pair) in _PAIRS for pair in zip(words, words[1:]))
 
     def is_weak(self, name: str) -> bool:
-        """Whether a name that looks secret is one of those that also name counts and places."""
+        """Whether a secret-looking name is one that is also used for counts and positions."""
         words = set(self.words(name))
         return bool(words & _WEAK) and not words & (_WORDS - _WEAK | _STRENGTHENING)
 
@@ -104,22 +104,22 @@ class Names:
     # What has been left out
 
     def keep(self, name: str, text: str) -> None:
-        """Remember a value that has been left out, for it to be found in other texts."""
+        """Remember a value that has been left out, so that it is removed from other texts as well."""
         text = text.strip()
         if not _SHORTEST <= len(text) <= _LONGEST or len(self._values) >= _MOST:
             return
-        # Such as PWD's, or that of a key's file: a place is no secret, and much else is told by it.
+        # For instance PWD, or the path of a key file: a path is no secret, and other texts need it.
         if text[0] in "/.~" and "\0" not in text and os.path.lexists(text):
             return
         is_mixed = any(one.isdigit() for one in text) and any(one.isalpha() for one in text)
         words = set(self.words(name)) & _WORDS
         is_weak = bool(words) and words <= _WEAK and len(self.words(name)) == 1
-        # What could be any word of a program stays readable there.
+        # A value that could be any word of the program is not removed from other texts.
         if is_mixed or (not is_weak and not text.replace("_", "").replace("-", "").isalpha()) or len(text) >= 20:
             self._values.add(text)
 
     def scrubber(self) -> Any:
-        """A function that takes what has been left out out of a text as well."""
+        """A function that removes the left-out values from a text."""
         known = sorted(self._values, key=len, reverse=True)
         spellings: List[str] = []
         for text in known:
@@ -140,7 +140,7 @@ class Names:
         return scrub
 
     def line(self, line: str) -> str:
-        """A line of a program without the texts that it gives to secret names."""
+        """A line of code without the literals assigned to secret names."""
 
         def change(found: Any) -> str:
             if not self.is_secret(found.group(2)):
@@ -155,7 +155,7 @@ class Names:
         return str(self._literal.sub(lambda found: self._without_plain(found.group(0)), line)) if "=" in line else line
 
     def text(self, text: str) -> str:
-        """A message without the values that it gives to secret names."""
+        """A message without the values of secret names."""
         return self._without_plain(self.line(text)) if ("=" in text or ":" in text) else text
 
     def _without_plain(self, text: str) -> str:

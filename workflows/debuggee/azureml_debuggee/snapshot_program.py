@@ -1,4 +1,4 @@
-"""What ran: the program, its packages, its threads' names."""
+"""Describes the program: its command line, packages, and threads' names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 
 from . import snapshot_types
-from .snapshot_types import is_text, plain
+from .snapshot_types import as_str, is_text
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
     from .snapshot_names import Names
 
-#: Packages and arguments that are listed, and characters of an argument.
+#: Packages and arguments that are listed, and characters of an argument, at most.
 _MOST_PACKAGES, _MOST_ARGUMENTS, _MOST_CHARACTERS = 500, 200, 1000
-#: Folders with packages that are looked through.
+#: Folders of packages that are listed at most.
 _MOST_FOLDERS = 8
 
 
-def now() -> str:
-    """The time, in UTC, as ``2026-11-30T08:00:00.123Z``."""
+def current_time() -> str:
+    """The current time in UTC, as ``2026-11-30T08:00:00.123Z``."""
     seconds = time.time()
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + ".{:03d}Z".format(int(seconds % 1 * 1000))
 
 
-def keep_variables(names: Names) -> None:
-    """Know the secrets that the environment has: they are not in a snapshot, wherever else they stand."""
+def keep_secret_variables(names: Names) -> None:
+    """Remember the secrets in the environment variables, so that they are removed from the whole snapshot."""
     data: Any = getattr(os.environ, "_data", None)
     for name, value in list(dict.items(data)) if type(data) is dict else ():
         if type(name) in (str, bytes) and type(value) in (str, bytes) and names.is_secret(os.fsdecode(name)):
@@ -36,7 +36,7 @@ def keep_variables(names: Names) -> None:
 
 
 def describe(names: Names, folder: str) -> Dict[str, Any]:
-    """The program: its command line without secrets, its folder, its Python.
+    """Describe the program: its command line without secrets, its folder, its Python.
 
     Args:
         names: Tells what is left out.
@@ -44,7 +44,7 @@ def describe(names: Names, folder: str) -> Dict[str, Any]:
     """
     argv: Any = sys.argv
     given = list.__getitem__(argv, slice(0, _MOST_ARGUMENTS)) if type(argv) is list else []
-    arguments = [plain(one)[:_MOST_CHARACTERS] for one in given if is_text(one)]
+    arguments = [as_str(one)[:_MOST_CHARACTERS] for one in given if is_text(one)]
     try:
         current = os.getcwd()
     except OSError:
@@ -71,15 +71,15 @@ def _platform() -> str:
 
 
 def process_name() -> str:
-    """What multiprocessing calls this process."""
+    """Multiprocessing's name for this process."""
     current = snapshot_types.from_module(sys.modules, "multiprocessing.process", "_current_process")
     entries = None if current is None else snapshot_types.Shape(type(current)).entries(current)
     name = None if entries is None else dict.get(entries, "_name")
-    return plain(name)[:200] if is_text(name) else "MainProcess"
+    return as_str(name)[:200] if is_text(name) else "MainProcess"
 
 
 def known_threads() -> Dict[int, Dict[Any, Any]]:
-    """By its identity, what `threading` knows of each thread."""
+    """The attributes of the thread objects of `threading`, by thread identity."""
     active = snapshot_types.from_module(sys.modules, "threading", "_active")
     found: Dict[int, Dict[Any, Any]] = {}
     shapes = snapshot_types.Shapes()
@@ -91,15 +91,15 @@ def known_threads() -> Dict[int, Dict[Any, Any]]:
 
 
 def thread_name() -> str:
-    """What `threading` calls the thread that this runs in."""
+    """The current thread's name in `threading`."""
     import _thread
 
     name = dict.get(known_threads().get(_thread.get_ident(), {}), "_name")
-    return plain(name)[:200] if is_text(name) else "MainThread"
+    return as_str(name)[:200] if is_text(name) else "MainThread"
 
 
 def packages() -> Dict[str, str]:
-    """The versions of the packages that are loaded, by the names that they are imported by."""
+    """The versions of the loaded packages, by import name."""
     library = os.path.dirname(os.path.abspath(os.__file__))
     installed = _installed()
     found: Dict[str, str] = {}
@@ -121,7 +121,7 @@ def _normal(name: str) -> str:
 
 
 def _installed() -> Dict[str, str]:
-    """The versions that the folders of packages have in their names; reading each one's description takes long."""
+    """The packages' versions from the names of their metadata folders; reading the metadata would take long."""
     found: Dict[str, str] = {}
     folders: List[str] = [one for one in sys.path if type(one) is str and one.endswith("-packages")]
     for folder in folders[:_MOST_FOLDERS]:

@@ -1,4 +1,4 @@
-"""Values that are one thing: numbers, texts, times, paths, functions."""
+"""Describes values that are not containers: numbers, texts, times, paths, functions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import types
 
 from . import snapshot_types
-from .snapshot_types import is_a, is_text, plain
+from .snapshot_types import as_str, is_a, is_text
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
     from .snapshot_types import Shape
 
-#: Bits of a number that is written out: more take long, or are refused.
+#: Bits of a number that is written in decimal: more take long, or Python refuses.
 _MOST_BITS = 10000
-#: Numbers that every reader of JSON reads as they are.
+#: Limit of the integers that every JSON reader reads exactly.
 _EXACT = 2**53
 _FUNCTION: Any = type(lambda: None)
 _BOUND: Any = type(snapshot_types.Shapes().of)
-#: Functions that go on later: none of these can have been given attributes of another's making.
+#: Suspended functions, with the prefix of their attributes. The program cannot replace these attributes.
 _SUSPENDED = ((types.GeneratorType, "gi"), (types.CoroutineType, "cr"), (types.AsyncGeneratorType, "ag"))
 _WRAPPER: Any = type(object.__str__)
 
 
 def describe(value: Any, shape: Shape, most: int) -> Optional[Dict[str, Any]]:
-    """A number, a text or the like; None where it is something else.
+    """Describe a number, a text or the like; None if the value is something else.
 
     Args:
         value: The value.
-        shape: How it is read.
+        shape: How its class is read.
         most: Characters of a text that are recorded.
     """
     kind = shape.kind
@@ -38,7 +38,7 @@ def describe(value: Any, shape: Shape, most: int) -> Optional[Dict[str, Any]]:
         return {"kind": "scalar", "text": repr(value), "value": None}
     for one in shape.lineage:
         if one is str:
-            part = plain(str.__getitem__(value, slice(0, most)))
+            part = as_str(str.__getitem__(value, slice(0, most)))
             return {"kind": "str", "text": repr(part), "value": part, "length": str.__len__(value)}
         if one is bytes:
             return {
@@ -52,20 +52,20 @@ def describe(value: Any, shape: Shape, most: int) -> Optional[Dict[str, Any]]:
         if one is bool:
             return {"kind": "scalar", "text": repr(value), "value": value}
         if one is int:
-            return _integer(value, shape)
+            return _describe_int(value, shape)
         if one is float:
             number = float.__mul__(value, 1.0)
             found: Dict[str, Any] = {"kind": "scalar", "text": float.__repr__(value)}
-            # NaN and infinities are nothing that JSON has.
+            # JSON has no NaN and no infinities.
             return {**found, "value": number} if number - number == 0.0 else found
         if one is complex:
             return {"kind": "scalar", "text": complex.__repr__(value)}
     if kind is range:
-        return {"kind": "scalar", "text": _range(value)}
-    return _time(value, shape) or _number(value, shape) or _path(value, shape)
+        return {"kind": "scalar", "text": _range_text(value)}
+    return _describe_time(value, shape) or _describe_decimal(value, shape) or _describe_path(value, shape)
 
 
-def _integer(value: Any, shape: Shape) -> Dict[str, Any]:
+def _describe_int(value: Any, shape: Shape) -> Dict[str, Any]:
     bits = int.bit_length(value)
     if bits > _MOST_BITS:
         return {"kind": "scalar", "text": "<int of {:,} bits>".format(bits)}
@@ -74,20 +74,20 @@ def _integer(value: Any, shape: Shape) -> Dict[str, Any]:
     entries = None if shape.kind is int else shape.entries(value)
     name = None if entries is None else dict.get(entries, "_name_")
     if is_text(name):
-        # Of an enumeration.
-        text = "<{}.{}: {}>".format(snapshot_types.short_name(shape.kind), plain(name)[:200], text)
+        # A member of an enumeration.
+        text = "<{}.{}: {}>".format(snapshot_types.short_name(shape.kind), as_str(name)[:200], text)
     found: Dict[str, Any] = {"kind": "scalar", "text": text}
     return {**found, "value": number} if -_EXACT < number < _EXACT else found
 
 
-def _range(value: Any) -> str:
+def _range_text(value: Any) -> str:
     numbers = [value.start, value.stop, value.step]
     texts = [int.__repr__(one) if int.bit_length(one) < _MOST_BITS else "..." for one in numbers]
     return "range({})".format(", ".join(texts if texts[2] != "1" else texts[:2]))
 
 
-def _time(value: Any, shape: Shape) -> Optional[Dict[str, Any]]:
-    """A date or a time, from its fields: its own texts ask its time zone, which may be anybody's."""
+def _describe_time(value: Any, shape: Shape) -> Optional[Dict[str, Any]]:
+    """Describe a date or a time by its fields; formatting it would call its time zone, which may be any class."""
     modules = sys.modules
     for name, fields in (
         ("datetime", ("year", "month", "day", "hour", "minute", "second", "microsecond")),
@@ -105,7 +105,7 @@ def _time(value: Any, shape: Shape) -> Optional[Dict[str, Any]]:
         numbers = []
         for field in fields:
             reader: Any = readers.get(field)
-            # Python's own, written in C; the one that is written in Python has properties.
+            # Only Python's implementation in C is read; the one in Python has properties.
             if not snapshot_types.is_exactly(reader, snapshot_types.GETSET, snapshot_types.MEMBER):
                 return None
             numbers.append(int(type(reader).__get__(reader, value, wanted)))
@@ -114,8 +114,8 @@ def _time(value: Any, shape: Shape) -> Optional[Dict[str, Any]]:
     return None
 
 
-def _number(value: Any, shape: Shape) -> Optional[Dict[str, Any]]:
-    """A decimal number; written by C only."""
+def _describe_decimal(value: Any, shape: Shape) -> Optional[Dict[str, Any]]:
+    """Describe a decimal number, if the class is the one written in C."""
     decimal = snapshot_types.from_module(sys.modules, "decimal", "Decimal")
     if type(decimal) is type and is_a(shape.kind, decimal):
         show: Any = dict(snapshot_types.class_entries(decimal)).get("__repr__")
@@ -124,7 +124,7 @@ def _number(value: Any, shape: Shape) -> Optional[Dict[str, Any]]:
     return None
 
 
-def _path(value: Any, shape: Shape) -> Optional[Dict[str, Any]]:
+def _describe_path(value: Any, shape: Shape) -> Optional[Dict[str, Any]]:
     if snapshot_types.module_name(shape.kind).partition(".")[0] != "pathlib":
         return None
     parts = dict(shape.attributes(value)[0])
@@ -140,28 +140,29 @@ def _path(value: Any, shape: Shape) -> Optional[Dict[str, Any]]:
 
 
 def function_text(value: Any) -> str:
-    """What a function is, and where it is from."""
+    """A function's name and place."""
     if type(value) is _BOUND:
         function, owner = value.__func__, type(value.__self__)
         return "<bound method {} of {}>".format(
-            plain(function.__qualname__)[:200] if type(function) is _FUNCTION else "?", snapshot_types.class_name(owner)
+            as_str(function.__qualname__)[:200] if type(function) is _FUNCTION else "?",
+            snapshot_types.class_name(owner),
         )
     if type(value) is not _FUNCTION:
         name = type(value).__dict__["__name__"].__get__(value, type(value))
-        return "<built-in function {}>".format(plain(name)[:200] if is_text(name) else "?")
+        return "<built-in function {}>".format(as_str(name)[:200] if is_text(name) else "?")
     code = value.__code__
     return "<function {} at {}:{}>".format(
-        plain(value.__qualname__)[:200], plain(code.co_filename)[-200:], code.co_firstlineno
+        as_str(value.__qualname__)[:200], as_str(code.co_filename)[-200:], code.co_firstlineno
     )
 
 
 def object_text(value: Any, shape: Shape, attributes: Dict[str, Any]) -> str:
-    """What an object is called."""
+    """The short text of an object."""
     for kind, prefix in _SUSPENDED:
         if shape.kind is kind:
             code = getattr(value, prefix + "_code")
-            return "<{} {}>".format(shape.name.rpartition(".")[2], plain(code.co_name)[:200])
+            return "<{} {}>".format(shape.name.rpartition(".")[2], as_str(code.co_name)[:200])
     name: Any = attributes.get("_name_")
     if "_value_" in attributes and is_text(name):
-        return "<{}.{}>".format(shape.name, plain(name)[:200])
+        return "<{}.{}>".format(shape.name, as_str(name)[:200])
     return "<{} object>".format(shape.name)

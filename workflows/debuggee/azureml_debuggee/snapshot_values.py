@@ -1,7 +1,7 @@
 """Describes values for a snapshot: breadth first, within a limit of size and of time, without running their code.
 
-Every container is read by the functions of Python's own types, whatever its class has made of them. A value that is
-met again is the same entry, so cycles end. The format is told in snapshot.py.
+Every container is read by the functions of Python's own types, whatever its class has overridden. A value that occurs
+again gets the same entry, so cycles end. The format is described in snapshot.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import islice
 
 from . import snapshot_arrays, snapshot_scalars, snapshot_types
 from .snapshot_names import LEFT_OUT
-from .snapshot_types import MODULE, is_a, is_exactly, is_text, plain
+from .snapshot_types import MODULE, as_str, is_a, is_exactly, is_text
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from .snapshot_names import Names
     from .snapshot_types import Shape
 
-#: Elements of a container that are recorded, by its depth; what lies deeper is not looked into.
+#: Elements of a container that are recorded, by its depth; deeper containers are not described.
 ELEMENTS = (300, 100, 40, 15, 8, 5)
 #: Characters of a text that are recorded, by its depth.
 CHARACTERS = (2000, 1000, 400, 200, 200, 200, 200)
-#: Characters of a container's short text.
+#: Characters of a container's short text, of an element in it, and the number of elements in it.
 _BRIEF, _BRIEF_ITEM, _BRIEF_ITEMS = 160, 40, 6
-#: What an entry costs beside its texts, in bytes; and an element's place in one.
+#: Bytes of an entry in addition to its texts; and of an element's reference in it.
 _ENTRY, _PLACE = 70, 14
 _BOUND: Any = type(snapshot_types.Shapes().of)
 _CALLABLE: Any = (
@@ -40,7 +40,7 @@ _CALLABLE: Any = (
     type(list.__len__),
     type(dict.fromkeys),
 )
-#: Numbers that are too short for a secret.
+#: Numbers below this are too short for a secret.
 _SMALL = 100_000
 _WRAPPER: Any = type(list.__len__)
 _VIEWS: Any = (type({}.keys()), type({}.values()), type({}.items()))
@@ -52,22 +52,22 @@ class Values:
 
     Args:
         names: Tells what is left out.
-        until: When there is no more time, on the monotonic clock.
-        most: Bytes that they may take.
+        until: The end of the available time, on the monotonic clock.
+        most: Bytes that the values may take.
     """
 
     def __init__(self, names: Names, until: float, most: int) -> None:
         self.entries: List[Dict[str, Any]] = []
-        #: Names of what has been left out for them.
+        #: Names whose values have been left out as secrets.
         self.secrets: Dict[str, None] = {}
-        #: Values that were left out because there was no room or no time.
+        #: How many values were left out for lack of space or time.
         self.unread = 0
-        self.late = False
+        self.is_out_of_time = False
         self.size = 0
         self._names, self.until, self.most = names, until, most
         self._shapes = snapshot_types.Shapes()
         self._seen: Dict[int, int] = {}
-        # What is seen lives on until the end: another value may not get its identity.
+        # Recorded values stay alive to the end, so that no other value gets the same identity.
         self._alive: List[Any] = []
         self._waiting: List[Tuple[int, Any, Shape, int]] = []
         self._share = most
@@ -81,7 +81,7 @@ class Values:
         self._readers = self._known_readers()
 
     def _known_readers(self) -> Dict[int, Callable[[Any, Dict[str, Any], int], bool]]:
-        """How values are read whose class is one of these, or comes from it."""
+        """The functions that read values, by the identity of their class or base class."""
         readers: Dict[int, Callable[[Any, Dict[str, Any], int], bool]] = {}
         for kind, read in (
             (dict, self._read_dict),
@@ -116,32 +116,32 @@ class Values:
             readers[id(view)] = self._reader("list", len, lambda value, most: list(islice(value, most)))
         return readers
 
-    # What is called
+    # Public methods
 
     def limit(self, share: int) -> None:
-        """Let what is described from now on take that many bytes more, as far as there are."""
+        """Allow so many further bytes for the following values, as far as they are available."""
         self._share = min(self.most, self.size + share)
 
-    def enter(self, value: Any, name: str = "", depth: int = 0) -> Optional[int]:
-        """Take a value in; its index, or None where it is left out for want of room.
+    def add(self, value: Any, name: str = "", depth: int = 0) -> Optional[int]:
+        """Add a value, and return its index; None if it is left out for lack of space or time.
 
         Args:
             value: The value.
-            name: Its name, where it has one.
-            depth: How deep it lies.
+            name: Its name, if it has one.
+            depth: Its depth below the variable.
         """
         if name and self._is_secret(name, value):
-            return self._left_out(name, value)
+            return self._add_left_out(name, value)
         known = self._seen.get(id(value))
         if known is not None:
             return known
         if self.size >= self._share or self._is_late():
             self.unread += 1
             return None
-        return self._new(value, depth)
+        return self._add_new(value, depth)
 
-    def read(self) -> None:
-        """Look into what has been taken in and not been looked into, the nearest first."""
+    def describe_added(self) -> None:
+        """Describe the contents of the values that have been added since the last call, breadth first."""
         waiting = self._waiting
         at = 0
         while at < len(waiting):
@@ -152,7 +152,7 @@ class Values:
                 break
             entry = self.entries[index]
             try:
-                self._look_into(value, shape, entry, depth)
+                self._describe_contents(value, shape, entry, depth)
             except Exception:
                 entry.setdefault("text", "<{}>".format(shape.name))
                 entry["kind"] = "opaque" if "items" not in entry and "attributes" not in entry else entry["kind"]
@@ -160,10 +160,10 @@ class Values:
         del waiting[:]
 
     def finish(self) -> None:
-        """Give every container a text, of the elements that have been recorded."""
+        """Give every container a short text, from its recorded elements."""
         for entry in reversed(self.entries):
             if "text" not in entry and "items" not in entry:
-                # There was no room, or no time, to look into it.
+                # There was no space or time to describe its contents.
                 entry["kind"], entry["text"] = "opaque", "<{} ...>".format(entry["type"])
             elif "text" not in entry:
                 entry["text"] = self._brief_of(entry)
@@ -171,10 +171,10 @@ class Values:
     # Parts
 
     def _is_late(self) -> bool:
-        self.late = self.late or time.monotonic() >= self.until
-        return self.late
+        self.is_out_of_time = self.is_out_of_time or time.monotonic() >= self.until
+        return self.is_out_of_time
 
-    def _new(self, value: Any, depth: int) -> int:
+    def _add_new(self, value: Any, depth: int) -> int:
         shape = self._shapes.of(value)
         index = len(self.entries)
         entry: Dict[str, Any] = {"type": shape.name, "kind": "object"}
@@ -182,7 +182,7 @@ class Values:
         self._seen[id(value)] = index
         self._alive.append(value)
         try:
-            done = self._at_once(value, shape, entry, depth)
+            done = self._describe_simple(value, shape, entry, depth)
         except Exception:
             entry["kind"], entry["text"], done = "opaque", "<{}>".format(shape.name), True
         self.size += _ENTRY + len(shape.name) + _cost(entry.get("text", "")) + _cost(entry.get("value", ""))
@@ -190,8 +190,8 @@ class Values:
             self._waiting.append((index, value, shape, depth))
         return index
 
-    def _at_once(self, value: Any, shape: Shape, entry: Dict[str, Any], depth: int) -> bool:
-        """Describe what needs no look inside; whether that is all."""
+    def _describe_simple(self, value: Any, shape: Shape, entry: Dict[str, Any], depth: int) -> bool:
+        """Describe a value without contents; False if it has contents that need to be described."""
         most = CHARACTERS[min(depth, len(CHARACTERS) - 1)]
         found = snapshot_scalars.describe(value, shape, most)
         if found is None and any(shape.kind is one for one in _CALLABLE):
@@ -200,7 +200,7 @@ class Values:
             found = {"kind": "class", "text": "<class {}>".format(snapshot_types.class_name(value))}
         if found is None and is_a(shape.kind, MODULE):
             name = dict.get(snapshot_types.module_entries(value), "__name__")
-            found = {"kind": "module", "text": "<module {}>".format(plain(name)[:200] if is_text(name) else "?")}
+            found = {"kind": "module", "text": "<module {}>".format(as_str(name)[:200] if is_text(name) else "?")}
         if found is None and value is os.environ:
             found = {"kind": "secret", "text": "<left out: environment variables>"}
         if found is None:
@@ -208,8 +208,8 @@ class Values:
         entry.update(found)
         return True
 
-    def _look_into(self, value: Any, shape: Shape, entry: Dict[str, Any], depth: int) -> None:
-        described = self._arrays.describe(value, shape, self.enter, depth)
+    def _describe_contents(self, value: Any, shape: Shape, entry: Dict[str, Any], depth: int) -> None:
+        described = self._arrays.describe(value, shape, self.add, depth)
         if described is not None:
             entry.update(described)
             self.size += 100 + sum(_cost(str(column)) for column in described.get("columns", ()))
@@ -230,7 +230,7 @@ class Values:
         if is_a(shape.kind, tuple):
             elements = tuple.__getitem__(value, slice(0, ELEMENTS[0]))
             attributes = [*zip(self._fields(shape), elements), *attributes]
-        recorded = [(name, self.enter(one, name, depth + 1)) for name, one in attributes]
+        recorded = [(name, self.add(one, name, depth + 1)) for name, one in attributes]
         if recorded or not is_read:
             entry["attributes"] = [[name, index] for name, index in recorded]
             if more:
@@ -240,7 +240,7 @@ class Values:
             entry["text"] = snapshot_scalars.object_text(value, shape, dict(attributes))
 
     def _fields(self, shape: Shape) -> List[str]:
-        """The names of a named tuple's elements; none where it has none."""
+        """The names of a named tuple's elements; empty for other classes."""
         for kind in shape.lineage:
             for name, fields in snapshot_types.class_entries(kind):
                 if name == "_fields" and type(fields) is tuple and all(type(one) is str for one in fields):
@@ -254,18 +254,18 @@ class Values:
             count = length(value)
             elements = take(value, ELEMENTS[depth]) if depth < len(ELEMENTS) else ()
             entry.update(kind=kind, length=count)
-            if self._are_variables(elements):
+            if self._are_environment_variables(elements):
                 entry.update(kind="secret", text="<left out: environment variables>")
                 return True
             items: List[List[Optional[int]]] = []
-            # A pair such as ("Authorization", "Bearer …") is a name and its value.
+            # A pair such as ("Authorization", "Bearer …") counts as a name and its value.
             named: Dict[int, str] = {}
             if kind in ("tuple", "list") and count == 2 and elements:
                 named = {1: _as_name(elements[0])}
             if kind == "tuple" and type(value) is not tuple:
                 named = dict(enumerate(self._fields(self._shapes.of(value)))) or named
             for number, element in enumerate(elements):
-                index = self.enter(element, named.get(number, ""), depth + 1)
+                index = self.add(element, named.get(number, ""), depth + 1)
                 if index is None:
                     self.unread += len(elements) - number - 1
                     break
@@ -288,8 +288,8 @@ class Values:
             return True
         items: List[List[Optional[int]]] = []
         for number, (key, element) in enumerate(pairs):
-            of_key = self.enter(key, "", depth + 1)
-            index = None if of_key is None else self.enter(element, keys[number], depth + 1)
+            of_key = self.add(key, "", depth + 1)
+            index = None if of_key is None else self.add(element, keys[number], depth + 1)
             if of_key is None or index is None:
                 self.unread += len(pairs) - number - 1
                 break
@@ -299,8 +299,8 @@ class Values:
             entry["more"] = count - len(items)
         return True
 
-    def _are_variables(self, elements: Sequence[Any]) -> bool:
-        """Whether elements are ``NAME=value``, as programs are started with."""
+    def _are_environment_variables(self, elements: Sequence[Any]) -> bool:
+        """Whether elements are environment variables as ``NAME=value``."""
         found = 0
         for element in elements[:50] if len(elements) >= 4 else ():
             if not is_exactly(element, str, bytes):
@@ -312,7 +312,7 @@ class Values:
     # Secrets
 
     def _is_secret(self, name: str, value: Any) -> bool:
-        """Whether a value is to be left out: no number with a fraction, array, function or class is a secret."""
+        """Whether a value is left out; fractions, arrays, functions and classes never are."""
         kind = type(value)
         if value is None or kind is bool or kind is float or not self._names.is_secret(name):
             return False
@@ -321,36 +321,36 @@ class Values:
             return False
         if self._arrays.is_known(shape):
             return False
-        # Counts and indices, such as `max_tokens` and `eos_token_id`.
+        # Not counts and indices, such as `max_tokens` and `eos_token_id`.
         return not (self._names.is_weak(name) and _are_numbers(value))
 
-    def _left_out(self, name: str, value: Any) -> int:
+    def _add_left_out(self, name: str, value: Any) -> int:
         self.secrets.setdefault(name[:100])
-        self._keep(name, value, 3)
+        self._remember_texts(name, value, 3)
         if self._secret is None:
             self._secret = len(self.entries)
             self.entries.append({"type": "", "kind": "secret", "text": LEFT_OUT})
         return self._secret
 
-    def _keep(self, name: str, value: Any, depth: int) -> None:
-        """Remember the texts in what has been left out: they may stand elsewhere, too."""
+    def _remember_texts(self, name: str, value: Any, depth: int) -> None:
+        """Remember the texts in a left-out value, since they may occur elsewhere, too."""
         kind = type(value)
         if is_text(value):
-            self._names.keep(name, plain(str.__getitem__(value, slice(0, 4097))))
+            self._names.keep(name, as_str(str.__getitem__(value, slice(0, 4097))))
         elif kind is bytes:
             self._names.keep(name, bytes.__getitem__(value, slice(0, 4097)).decode("utf-8", "replace"))
         elif depth and is_a(kind, dict):
             for one in list(islice(dict.values(value), 50)):
-                self._keep(name, one, depth - 1)
+                self._remember_texts(name, one, depth - 1)
         elif depth and is_a(kind, list):
             for one in list.__getitem__(value, slice(0, 50)):
-                self._keep(name, one, depth - 1)
+                self._remember_texts(name, one, depth - 1)
         elif depth and is_a(kind, tuple):
             for one in tuple.__getitem__(value, slice(0, 50)):
-                self._keep(name, one, depth - 1)
+                self._remember_texts(name, one, depth - 1)
         elif depth and not is_exactly(value, *_SCALARS):
             for _, one in self._shapes.of(value).attributes(value)[0]:
-                self._keep(name, one, depth - 1)
+                self._remember_texts(name, one, depth - 1)
 
     # Short texts
 
@@ -359,9 +359,9 @@ class Values:
         parts: List[str] = []
         size = 0
         for key, index in items[:_BRIEF_ITEMS]:
-            part = self._short(index)
+            part = self._brief_text(index)
             if key is not None:
-                part = "{}: {}".format(self._short(key), part)
+                part = "{}: {}".format(self._brief_text(key), part)
             size += len(part) + 2
             if parts and size > _BRIEF:
                 break
@@ -380,16 +380,16 @@ class Values:
         marks = "{{{}}}" if kind in ("dict", "set", "frozenset") and parts else "[{}]" if parts else "{}"
         return "{}({})".format(base, marks.format(text))
 
-    def _short(self, index: int) -> str:
+    def _brief_text(self, index: int) -> str:
         entry = self.entries[index]
         text = str(entry.get("text", "..."))
         return text if len(text) <= _BRIEF_ITEM else text[: _BRIEF_ITEM - 3] + "..."
 
 
 def _as_name(key: Any) -> str:
-    """A dictionary's key as a name; empty where it is none."""
+    """A dictionary's key as a name; empty if it is not a text."""
     if is_text(key):
-        return plain(str.__getitem__(key, slice(0, 200)))
+        return as_str(str.__getitem__(key, slice(0, 200)))
     if type(key) is bytes:
         return key[:200].decode("utf-8", "replace")
     return ""
