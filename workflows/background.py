@@ -1,4 +1,4 @@
-"""Processes of the program's own that outlive the command which started them."""
+"""Background processes of this program, which outlive the command that started them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from .redaction import scrub
 from .terminal import printable
 
-#: Every one of them has it in its environment, as a word that its ports belong to this program.
+#: The environment variable that every background process has: it marks its ports as this program's.
 MARK = "AZUREML_DEBUG_BACKGROUND"
 
 
@@ -25,13 +25,13 @@ def spawn(
     environment: Mapping[str, str] | None = None,
     **streams: Any,
 ) -> subprocess.Popen[bytes]:
-    """Start a module of the program in a session of its own, whatever becomes of this process and its terminal.
+    """Start a module of the program in its own session, so that it survives this process and its terminal.
 
     Args:
-        module: Its full name.
-        arguments: What it is given.
-        lean: Whether it needs nothing but the standard library and the program's own files.
-        environment: Its variables; this process's by default.
+        module: The module's full name.
+        arguments: Its command-line arguments.
+        lean: Whether it needs only the standard library and the program's own files.
+        environment: Its environment variables; by default those of this process.
         streams: ``stdin``, ``stdout``, ``stderr``, ``cwd``, ``pass_fds`` as for Popen.
     """
     package = Path(__file__).resolve().parents[1]
@@ -40,16 +40,16 @@ def spawn(
     options: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         options = {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}
-    # Looking through the installed packages takes half of a small module's start.
+    # -S: searching the installed packages takes half of a small module's start.
     command = [sys.executable, *(["-S"] if lean else []), "-m", module, *arguments]
     return subprocess.Popen(command, env={**variables, "PYTHONPATH": path, MARK: module}, **options, **streams)
 
 
 @contextlib.contextmanager
 def without_mock() -> Iterator[None]:
-    """Have Invoke imported without unittest.mock, which brings asyncio and ssl with it: a fifth of a keeper's memory.
+    """Let Invoke be imported without unittest.mock, which loads asyncio and ssl: a fifth of a keeper's memory.
 
-    Only Invoke's MockContext uses it, which nothing of this program does. Whoever imports unittest.mock later gets it.
+    Only Invoke's MockContext needs it, and this program does not use that. Later imports get the real unittest.mock.
     """
     name = "unittest.mock"
     if name in sys.modules:
@@ -65,9 +65,9 @@ def without_mock() -> Iterator[None]:
 
 
 def log(text: str) -> None:
-    """Write a line to this process's log, its standard error, without secrets.
+    """Write a line without secrets to this process's log, which is its standard error.
 
-    Where that is on a full disk, the work goes on.
+    A full disk is ignored.
     """
     with contextlib.suppress(OSError):
         sys.stderr.write(printable(scrub(text.rstrip("\n")), lines=True) + "\n")

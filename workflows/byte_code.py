@@ -1,4 +1,4 @@
-"""Byte code of the program's own files where they lie in a folder; what pip installs is compiled by pip."""
+"""Byte code of the program's own files in a source checkout; pip compiles what it installs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 @contextmanager
 def byte_code_enabled() -> Iterator[None]:
-    """Have what is imported here compiled once, and not by each command again.
+    """Let Python write byte code for what is imported in the block, so that it is compiled only once.
 
-    Invoke keeps Python from writing byte code, so that none lies beside a project's tasks.py; modules that other
-    people's code imports are left to it. Whoever has asked Python for no byte code gets none.
+    Invoke turns byte code off, so that a project gets no ``__pycache__`` beside its tasks.py. That still holds for
+    modules that users' code imports, and where you have turned byte code off for Python yourself.
     """
     before = sys.dont_write_bytecode
     sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
@@ -24,9 +24,9 @@ def byte_code_enabled() -> Iterator[None]:
 
 
 def compile_folder(folder: Path) -> None:
-    """Compile what lies in a folder, for programs of this Python that write no byte code themselves.
+    """Compile the modules in a folder, for processes of this Python that write no byte code themselves.
 
-    What is compiled already is left alone, and where nothing may be written, nothing is.
+    Compiled modules are left alone. A folder that cannot be written is ignored.
     """
     if sys.flags.dont_write_bytecode:
         return

@@ -1,7 +1,7 @@
-"""Durations between processes, which no correction of the clock moves.
+"""Durations across processes that stay right when the clock is corrected.
 
-The time of day says when something was; it may be set back while something runs. How long something took is measured
-from the machine's start, which every process of the machine sees alike.
+The wall clock may be set back while something runs. So durations are measured from the machine's boot, which is the
+same for all of its processes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def boot_id() -> str:
-    """This boot of the machine; empty where the system does not say."""
+    """The id of the machine's current boot; empty where the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:
@@ -21,7 +21,7 @@ def boot_id() -> str:
 
 
 def pid_namespace() -> str:
-    """The namespace that process ids belong to; a container has its own."""
+    """The PID namespace of this process; a container has its own. Empty where there are none."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -29,24 +29,24 @@ def pid_namespace() -> str:
 
 
 def _now() -> float:
-    """Seconds since the machine's start, those that it slept included where the system counts them."""
+    """Seconds since the machine's boot, including time suspended where the system counts it."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
 
 
 def current_moment() -> str:
-    """This moment, for :func:`seconds_since`, on this boot of this machine; empty where boots cannot be told apart."""
+    """The current moment as a text for :func:`seconds_since`; empty where boots have no id."""
     known = boot_id()
     return f"{platform.node()}/{known}/{_now():.3f}" if known else ""
 
 
 def seconds_since(moment: str, wall: float) -> float:
-    """Seconds from a moment until now; never less than 0.
+    """Seconds from a moment until now, at least 0.
 
     Args:
-        moment: As :func:`current_moment` gave it.
-        wall: The same in seconds since the epoch, for another boot or machine.
+        moment: What :func:`current_moment` returned.
+        wall: The same moment in seconds since the epoch, used if it was on another boot or machine.
     """
     where, _slash, seconds = moment.rpartition("/")
     if where and where == current_moment().rpartition("/")[0]:

@@ -1,8 +1,8 @@
-"""What a command does, line by line: commands run, requests sent, steps, each with its time, and no secret.
+"""The log of a command: commands run, requests sent and steps, each with its time, without secrets.
 
-The lines go through :mod:`logging`, to the logger :data:`LOGGER`, which nobody hears until a task begins. From then on
-they are in `.azureml-debug/log.txt` (`AML_LOG`), and with ``-v`` on standard error, too. Nothing that goes wrong here
-changes what a command does.
+The lines go to the :mod:`logging` logger :data:`LOGGER`, which is silent until a task begins. From then on they are
+written to `.azureml-debug/log.txt` (`AML_LOG`), and with ``-v`` also to standard error. A failure to log never changes
+what a command does.
 """
 
 from __future__ import annotations
@@ -24,55 +24,55 @@ from .paths import STATE_FOLDER
 if sys.platform != "win32":
     import fcntl
 
-#: The level at which nothing is heard.
+#: A level above all others: nothing is logged.
 _SILENT = logging.CRITICAL + 1
 
 
 class _Logger(logging.Logger):
-    """One that is not silenced with the SDKs: what they log themselves is switched off while they work."""
+    """A logger that stays on while the SDKs' own logging is switched off with ``logging.disable``."""
 
     def isEnabledFor(self, level: int) -> bool:
-        """Whether anybody hears a record of this level."""
+        """Whether records of this level are logged."""
         return level >= self.level
 
 
-#: By itself, so that no SDK's configuration of logging reaches it.
+#: Not in the tree of loggers, so that no SDK's logging configuration reaches it.
 LOGGER: logging.Logger = _Logger("azureml_debug", _SILENT)
-#: Of a record: that the command says the same itself, so that only the file has it.
-FILE_ONLY = {"is_told": True}
-#: The file in the project's own folder; what was in it before is in `log.txt.1`.
+#: ``extra`` of a record that the command prints itself, so that it goes to the file only.
+FILE_ONLY = {"is_file_only": True}
+#: The log's name in the project's state folder; the previous log is `log.txt.1`.
 FILE = "log.txt"
-#: Bytes of the file above which it begins anew.
+#: Size in bytes at which the log is rotated.
 MOST_BYTES = 1_000_000
-#: How much is said on standard error by a command that another machine has asked for.
+#: The verbosity of a command that another machine runs here with ``--remote``.
 VARIABLE = "AZUREML_DEBUG_VERBOSE"
-#: Lines that are kept for a project that has no folder of the program's yet.
-_MOST_HELD = 1000
-#: Characters of a command that are shown, and of each of its words.
+#: Lines that are kept in memory until the project has a state folder.
+_MOST_KEPT = 1000
+#: Characters that are logged of a command, and of each of its arguments.
 _MOST_SHOWN, _MOST_WORD = 400, 120
-#: Options whose value is an environment variable's, or becomes one.
+#: Options that take an environment variable's value, or set one.
 _OF_VARIABLES = frozenset(("-e", "--env", "--build-arg", "--secret"))
 _LEVELS = {"info": logging.INFO, "debug": logging.DEBUG}
 
 
 def verbosity(typed: int) -> int:
-    """How much is said on standard error: what was typed here, or on the machine that asks."""
+    """The number of ``-v`` that counts: the one typed here, or on the machine that runs this command remotely."""
     text = os.environ.pop(VARIABLE, "")
     return max(typed, int(text) if text.isdigit() else 0)
 
 
 def shown_verbosity() -> int:
-    """How much is said on standard error by the command that runs now."""
-    levels = [handler.level for handler in LOGGER.handlers if isinstance(handler, _Shown)]
+    """The verbosity of the command that runs now: 0, 1 or 2."""
+    levels = [handler.level for handler in LOGGER.handlers if isinstance(handler, _StderrHandler)]
     return (2 if min(levels) <= logging.DEBUG else 1) if levels else 0
 
 
 @contextlib.contextmanager
 def log_command(project: Path | None, typed: int) -> Iterator[None]:
-    """Write down what is done in the block.
+    """Log what is done in the block.
 
     Args:
-        project: The project's folder; None where it has none any more.
+        project: The project's folder; None if it has gone.
         typed: How often ``-v`` was typed.
     """
     handlers = list[logging.Handler]()
@@ -85,15 +85,15 @@ def log_command(project: Path | None, typed: int) -> Iterator[None]:
     for handler in handlers:
         LOGGER.addHandler(handler)
     started = subprocess.Popen
-    subprocess.Popen = _Watched  # type: ignore[misc]
+    subprocess.Popen = _LoggedPopen  # type: ignore[misc]
     begun = time.perf_counter()
     ending = "done"
     try:
         with contextlib.suppress(Exception):
-            _say_what_begins()
+            _log_start()
         yield
     except BaseException as error:
-        ending = _ending(error)
+        ending = _log_error(error)
         raise
     finally:
         subprocess.Popen = started  # type: ignore[misc]
@@ -111,7 +111,7 @@ def written_file(project: Path) -> str | None:
         None if `AML_LOG` is off, or if the file cannot be written.
     """
     path = project / STATE_FOLDER / FILE
-    written = any(isinstance(handler, _File) for handler in LOGGER.handlers)
+    written = any(isinstance(handler, _FileHandler) for handler in LOGGER.handlers)
     return f"{STATE_FOLDER}/{FILE}" if written and path.is_file() else None
 
 
@@ -120,18 +120,18 @@ def _handlers(project: Path | None, typed: int) -> Iterator[logging.Handler]:
 
     wanted = "off" if project is None else log_level(project)
     if project is not None and wanted in _LEVELS:
-        file = _File(project / STATE_FOLDER)
+        file = _FileHandler(project / STATE_FOLDER)
         file.setLevel(_LEVELS[wanted])
         file.setFormatter(_Formatter("%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(message)s"))
         yield file
     if level := verbosity(typed):
-        shown = _Shown()
+        shown = _StderrHandler()
         shown.setLevel(logging.INFO if level == 1 else logging.DEBUG)
         shown.setFormatter(_Formatter("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
         yield shown
 
 
-def _say_what_begins() -> None:
+def _log_start() -> None:
     import platform
 
     from . import command_name, report
@@ -142,8 +142,8 @@ def _say_what_begins() -> None:
     LOGGER.debug("version %s, Python %s, %s, in %s", __version__, platform.python_version(), where, os.getcwd())
 
 
-def _ending(error: BaseException) -> str:
-    """How a command ends that raises; the error is written down."""
+def _log_error(error: BaseException) -> str:
+    """Log the error that ends a command; the text for its last line."""
     from . import tracebacks
 
     code = getattr(error, "code", 1)
@@ -157,7 +157,7 @@ def _ending(error: BaseException) -> str:
 
 
 class _Formatter(logging.Formatter):
-    """Lines without secrets and control characters."""
+    """Formats records without secrets and control characters."""
 
     def __init__(self, form: str, dates: str = "%Y-%m-%d %H:%M:%S") -> None:
         super().__init__(form, dates)
@@ -170,16 +170,16 @@ class _Formatter(logging.Formatter):
         return printable(scrub(super().format(record)), lines=True)
 
 
-class _Shown(logging.Handler):
-    """Lines on what is standard error now: it is another while an SDK works, whose own lines are not shown."""
+class _StderrHandler(logging.Handler):
+    """Writes to the standard error of the command's start; while an SDK works, ``sys.stderr`` is redirected."""
 
     def __init__(self) -> None:
         super().__init__()
         self._stream = sys.stderr
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show a line; where that cannot be, the work goes on."""
-        if getattr(record, "is_told", False):
+        """Write a line; errors are ignored."""
+        if getattr(record, "is_file_only", False):
             return
         with contextlib.suppress(Exception):
             encoding = self._stream.encoding or "ascii"
@@ -187,31 +187,31 @@ class _Shown(logging.Handler):
             self._stream.flush()
 
 
-class _File(logging.Handler):
-    """Lines in a file that several commands write to at the same time, each line by one write.
+class _FileHandler(logging.Handler):
+    """Writes to a file that several commands share; each record is one write.
 
     Args:
-        folder: The project's own folder, which is not made for it: until it is there, lines are kept.
+        folder: The project's state folder, which is not made for the log: until it exists, lines are kept in memory.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self._folder = folder
-        self._held: list[str] = []
+        self._kept_lines: list[str] = []
         self._file: int | None = None
         self._written = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line; on a full disk, or in a folder that cannot be written, the work goes on without."""
+        """Write a line; a full disk or a read-only folder is ignored."""
         with contextlib.suppress(Exception):
-            self._held.append(self.format(record) + "\n")
+            self._kept_lines.append(self.format(record) + "\n")
             if self._file is None and self._folder.is_dir():
-                self._file = _opened(self._folder / FILE)
+                self._file = _open_log(self._folder / FILE)
             if self._file is None:
-                del self._held[:-_MOST_HELD]
+                del self._kept_lines[:-_MOST_KEPT]
                 return
-            data = "".join(self._held).encode("utf-8", "backslashreplace")
-            self._held.clear()
+            data = "".join(self._kept_lines).encode("utf-8", "backslashreplace")
+            self._kept_lines.clear()
             self._written += os.write(self._file, data)
             if self._written > MOST_BYTES:
                 self._end()
@@ -228,33 +228,33 @@ class _File(logging.Handler):
         self._file, self._written = None, 0
 
 
-def _opened(path: Path) -> int:
-    """The file, opened for further lines; one that has grown too large is put aside."""
+def _open_log(path: Path) -> int:
+    """Open the log to append; a log that has grown too large is rotated first."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     file = os.open(path, flags, 0o600)
     with contextlib.suppress(OSError):
-        if os.fstat(file).st_size > MOST_BYTES and _is_still(file, path):
+        if os.fstat(file).st_size > MOST_BYTES and _is_current(file, path):
             os.replace(path, path.with_name(f"{FILE}.1"))
             os.close(file)
             file = os.open(path, flags, 0o600)
     return file
 
 
-def _is_still(file: int, path: Path) -> bool:
-    """Whether an opened file is the one of that name, and nobody else puts it aside; the lock goes with the file."""
+def _is_current(file: int, path: Path) -> bool:
+    """Whether an open file still has this name and no other process rotates it; closing the file releases the lock."""
     if sys.platform != "win32":
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return os.path.samestat(os.fstat(file), os.stat(path))
 
 
-class _Watched(subprocess.Popen):  # type: ignore[type-arg]
-    """A process that another one starts, and is told of when it has ended.
+class _LoggedPopen(subprocess.Popen):  # type: ignore[type-arg]
+    """A Popen that logs its command, and its exit code once it has ended.
 
-    In place of Popen itself while a command is written down: so nothing is missed, such as what the SDKs start.
+    It replaces ``subprocess.Popen`` while a command is logged, so that processes of the SDKs are logged, too.
     """
 
     def __init__(self, args: Any, *more: Any, **options: Any) -> None:
-        self._begun, self._is_told = time.perf_counter(), False
+        self._begun, self._is_logged = time.perf_counter(), False
         self._shown = shown_command(args)
         try:
             super().__init__(args, *more, **options)
@@ -264,23 +264,23 @@ class _Watched(subprocess.Popen):  # type: ignore[type-arg]
         LOGGER.debug("started as process %d: %s", self.pid, self._shown)
 
     def wait(self, timeout: float | None = None) -> int:
-        """As of any process."""
-        return self._told(super().wait(timeout))
+        """As :meth:`subprocess.Popen.wait`."""
+        return self._log_end(super().wait(timeout))
 
     def poll(self) -> int | None:
-        """As of any process."""
+        """As :meth:`subprocess.Popen.poll`."""
         code = super().poll()
-        return code if code is None else self._told(code)
+        return code if code is None else self._log_end(code)
 
-    def _told(self, code: int) -> int:
-        if not self._is_told:
-            self._is_told = True
+    def _log_end(self, code: int) -> int:
+        if not self._is_logged:
+            self._is_logged = True
             LOGGER.info("%s: %d after %.2f s", self._shown, code, time.perf_counter() - self._begun)
         return code
 
 
 def shown_command(command: Any) -> str:
-    """A command as it is written down: no values of environment variables, and no screens full of code."""
+    """A command as it is logged: values of environment variables are masked, and long arguments are cut."""
     if not isinstance(command, Sequence) or isinstance(command, str | bytes):
         return _cut(os.fsdecode(command) if isinstance(command, str | bytes | os.PathLike) else str(command))
     shown = list[str]()
@@ -303,14 +303,14 @@ def _cut(text: str) -> str:
 
 
 def log_request(method: str, address: str, answer: object, begun: float, *, often: bool = False) -> None:
-    """Write down a request that was sent.
+    """Log a request that was sent.
 
     Args:
         method: ``GET``, ``POST``, ….
-        address: Where to; what follows a question mark, which may be a signature, is left out.
-        answer: The answer's status, or the error.
-        begun: When it was sent, by ``time.perf_counter``.
-        often: Whether it is one of very many.
+        address: Its URL; the query is left out, since it may hold a signature.
+        answer: The response's status, or the error.
+        begun: When it was sent, as ``time.perf_counter`` returned it.
+        often: Whether it is one of very many, which only the level ``debug`` shows.
     """
     level = logging.DEBUG if often else logging.INFO
     if LOGGER.isEnabledFor(level):

@@ -1,6 +1,6 @@
 """The command that was typed: ``inv``, or ``azureml-debug``, which needs no tasks.py.
 
-Messages are written with ``inv``; :func:`with_typed_command` puts the command into them that the person has.
+Messages are written with ``inv``; :func:`with_typed_command` replaces it with the command that you typed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 #: The two commands, and the module that Python runs for each.
 INVOKE, OWN = "inv", "azureml-debug"
 MODULES = {INVOKE: "invoke", OWN: "workflows"}
-#: What the labels of editor tasks begin with that one of the two has written.
+#: Labels of editor tasks that this program wrote begin with one of these.
 TASK_LABEL_PREFIXES = tuple(f"{name} " for name in MODULES)
 _COLLECTIONS = "deploy|pipeline|experiment|container|remote|vscode|azureml|mcp"
 _NAMED = re.compile(rf"\binv (?=(?:{_COLLECTIONS})\.[a-z]|doctor\b|--(?:help|list)\b)")
@@ -20,13 +20,13 @@ _typed = INVOKE
 
 
 def set_command(name: str) -> None:
-    """Have messages name a command: one of :data:`MODULES`."""
+    """Set the command that messages name: a key of :data:`MODULES`."""
     global _typed
     _typed = name
 
 
 def typed() -> str:
-    """The command that this process was started by."""
+    """The command that was typed: ``inv`` or ``azureml-debug``."""
     return _typed
 
 
@@ -41,12 +41,12 @@ def module_name() -> str:
 
 
 def with_typed_command(text: str) -> str:
-    """A message with the command in it that was typed."""
+    """A message with ``inv`` replaced by the command that was typed."""
     return text if _typed == INVOKE else _NAMED.sub(f"{_typed} ", text)
 
 
 def with_typed_command_in(value: Any) -> Any:
-    """The same of every text in a JSON value."""
+    """A JSON value with :func:`with_typed_command` applied to every text in it."""
     if isinstance(value, dict):
         return {name: with_typed_command_in(one) for name, one in value.items()}
     if isinstance(value, list | tuple):

@@ -1,8 +1,8 @@
-"""What people see: each step with its time, progress of long work, and the result.
+"""A command's output: each step with its time, progress of long work, and the result.
 
 With ``--json`` the last line of standard output is one JSON object and everything else
 goes to standard error. Live progress (rich) only on a terminal, plain lines elsewhere.
-Whatever is shown passes here, and has neither secrets nor control characters after it.
+Everything that is shown goes through this module, which removes secrets and control characters.
 """
 
 from __future__ import annotations
@@ -21,45 +21,46 @@ from .command_log import FILE_ONLY, LOGGER
 from .formatting import format_duration
 from .terminal import Output, escaped, plain, printable
 
-#: Where a result holds values of the person's own program; only known secrets are left out of them.
+#: Keys of a result that hold values of the user's own program; only known secrets are masked in them.
 PROGRAM_VALUES = frozenset(("locals", "values", "response", "responses", "stops", "stepped", "set")) | frozenset(
     ("frame_locals", "opened", "logged_values", "by_rank")
 )
-#: Seconds after which a wait says what it waits for.
+#: Seconds after which a step says what it waits for.
 REASON_AFTER = 1.0
 #: Seconds after which a line of progress on a terminal shows how long it has been there.
 AGE_SECONDS = 10.0
 #: Characters of a line of progress where the output is no terminal.
 LINE_CHARACTERS = 200
-#: Seconds between two of a great many lines, where they stay on the screen.
+#: Seconds between two lines of :meth:`Step.detail_sometimes` where the output is no terminal.
 PASSING_SECONDS = 5.0
 _TASK = re.compile(r"\binv ((?:deploy|container|pipeline|experiment)\.[a-z-]+)")
 
 
 def as_typed(text: str) -> str:
-    """A text with commands in it as they have to be typed.
+    """A text with its commands as you have to type them.
 
-    They are those of the program that this one was typed with, and have ``--remote`` where it came from elsewhere.
+    They begin with ``inv`` or ``azureml-debug``, as typed, and have ``--remote`` if this command was run from another
+    machine.
     """
     return command_name.with_typed_command("\n".join(map(_remotely, text.split("\n"))) if report.is_wanted() else text)
 
 
 def _remotely(line: str) -> str:
-    # What is in front of a `--remote` has it already.
+    # Commands in front of a `--remote` already have one.
     done = line.rfind("--remote") + 1
     return line[:done] + _TASK.sub(r"inv \1 --remote", line[done:])
 
 
 class OutputLost(OSError):
-    """Standard output, or standard error, cannot be written; its `filename` says which."""
+    """Standard output or standard error cannot be written; `filename` says which."""
 
 
 @contextmanager
 def output_errors(stream: TextIO) -> Iterator[None]:
-    """What is written to a standard stream in the block; an error of it is told from those of files.
+    """Raise errors of writing to a standard stream as :class:`OutputLost`, to tell them from errors of files.
 
     Raises:
-        OutputLost: It cannot be written, other than for want of a reader.
+        OutputLost: It cannot be written. A closed pipe stays BrokenPipeError.
     """
     try:
         yield
@@ -71,7 +72,7 @@ def output_errors(stream: TextIO) -> Iterator[None]:
 
 
 def show(text: str, stream: TextIO) -> None:
-    """Write a line, with question marks for what the stream has no characters for."""
+    """Write a line; characters that the stream cannot encode become question marks."""
     with output_errors(stream):
         try:
             print(text, file=stream, flush=True)
@@ -81,10 +82,7 @@ def show(text: str, stream: TextIO) -> None:
 
 
 def show_error(text: str, details: Sequence[str] = ()) -> None:
-    """Write an error's lines to standard error, those that lead to it above them.
-
-    To standard output where the other cannot be written.
-    """
+    """Write an error's lines to standard error, with its details above; to standard output if that fails."""
     from .redaction import LineScrubber, scrub
 
     scrub_line = LineScrubber()
@@ -102,14 +100,14 @@ class Step:
     def __init__(self, console: Console, name: str) -> None:
         self.name = name
         self.text = ""
-        #: Whether its line is left out: somebody else shows what comes of it.
+        #: Whether its line is left out, because the result is shown elsewhere.
         self.hidden = False
         self._console = console
         self._started = time.perf_counter()
         self._status: Any = None
         self._reason = ""
         self._next_detail = 0.0
-        #: What a terminal shows, and when it was said.
+        #: The line that a terminal shows, and the second of the step at which it came.
         self._line, self._said = "", 0.0
 
     @property
@@ -127,23 +125,23 @@ class Step:
 
             self._show(scrub(line))
         else:
-            # A compiler's command line may fill screens; of failures the whole output is looked through elsewhere.
+            # A compiler's command line may fill screens. Failures are found in the complete output elsewhere.
             short = line if len(line) <= LINE_CHARACTERS else f"{line[: LINE_CHARACTERS - 1]}…"
             self._console.line(f"  {self.name}: {short}")
 
     def detail_sometimes(self, line: str) -> None:
-        """Show one line of a great many: where the output is no terminal, one every few seconds has to do."""
+        """Show one of very many lines: where the output is no terminal, only one every few seconds."""
         if self._console.terminal or self.seconds >= self._next_detail:
             self._next_detail = self.seconds + PASSING_SECONDS
             self.detail(line)
 
     def log(self, line: str) -> None:
-        """Show one line of somebody else's log, which stays on a terminal too."""
+        """Show one line of another program's log, which also stays on a terminal."""
         self.close()
         self._console.line(f"  {self.name}: {plain(line)}")
 
     def report_wait(self, reason: str) -> None:
-        """Say what is waited for, once the wait is long enough to be noticed."""
+        """Show what is waited for, once the step has taken long enough to be noticed."""
         if reason != self._reason and self.seconds > REASON_AFTER:
             self._reason = reason
             self.detail(f"waiting for {reason} (Ctrl-C gives up)")
@@ -164,7 +162,7 @@ class Step:
 
 
 class _Live:
-    """A running step as a terminal shows it; rich draws it again and again, so that its times go on."""
+    """A running step on a terminal; rich redraws it, so that its times go on."""
 
     def __init__(self, step: Step) -> None:
         self._step = step
@@ -179,7 +177,7 @@ class _Live:
         age = step.seconds - step._said
         since = f" (for {_whole(age)})" if age >= AGE_SECONDS else ""
         line = Text(f" {step._line}")
-        # The rest of the line has to do, whatever the terminal's width is by now.
+        # The rest of the line, at the terminal's current width.
         line.truncate(max(0, options.max_width - text.cell_len - len(since)), overflow="ellipsis")
         yield text + line + Text(since, "dim")
 
@@ -199,17 +197,17 @@ class Console:
         self.as_json = as_json
         self.seconds: dict[str, float] = {}
         self.current: str | None = None
-        #: What the output of the person's programs passes on its way to a terminal.
+        #: Filters the output of the user's programs on its way to a terminal.
         self.programs = Output()
 
     @property
     def stream(self) -> TextIO:
-        """Where text for people goes."""
+        """The stream for text: standard error with ``--json``, else standard output."""
         return sys.stderr if self.as_json else sys.stdout
 
     @property
     def terminal(self) -> bool:
-        """Whether a person looks on."""
+        """Whether that stream is a terminal."""
         return self.stream.isatty()
 
     @property
@@ -231,7 +229,7 @@ class Console:
         show(printable(scrub(as_typed(text))), self.stream)
 
     def value(self, text: str) -> None:
-        """Show one line that says what a value of the person's own program is; only known secrets are left out."""
+        """Show a line with a value of the user's program; only known secrets are masked in it."""
         from .redaction import mask_known_secrets
 
         show(printable(mask_known_secrets(text)), self.stream)
@@ -265,7 +263,7 @@ class Console:
                 for name, one in clean.items()
             }
         if report.is_wanted():
-            # The other machine prints it, as it is seen from there.
+            # The other machine prints it, with its own ports and paths.
             report.add(result=clean)
         elif self.as_json:
             with output_errors(sys.stdout):

@@ -1,4 +1,4 @@
-"""What works on this machine and in this project, one line each, and what to do about the rest. Nothing is changed."""
+"""The checks of ``inv doctor``: what works here, one line each, and what to do about the rest. They change nothing."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from .version import __version__
 
 #: Bytes of free disk below which there is a warning: an environment with torch takes 6 GB.
 LOW_DISK = 10_000_000_000
-#: Bytes from which a cache is named.
+#: Caches smaller than this many bytes are not listed.
 SHOWN_BYTES = 1_000_000
-#: Seconds for counting one cache.
+#: Seconds for measuring one cache.
 COUNT_SECONDS = 2.0
 #: The extension by which VS Code attaches.
 DEBUGGER_EXTENSION = "ms-python.debugpy"
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
-    """Look at one thing after the other.
+    """Run the checks, one after the other.
 
     Args:
         settings: The project's settings.
     """
-    looks: dict[str, Callable[[Settings], Iterator[Finding]]] = {
+    checks: dict[str, Callable[[Settings], Iterator[Finding]]] = {
         "program": _program,
         "files": _files,
         "launch.json": _launch_json,
@@ -50,9 +50,9 @@ def findings(settings: Settings) -> Iterator[Finding]:
         "editor": _editor,
         "SSH": _ssh,
     }
-    for name, look in looks.items():
+    for name, check in checks.items():
         try:
-            yield from look(settings)
+            yield from check(settings)
         except UserError as error:
             yield Finding(name, False, error.problem, error.remedy)
 
@@ -163,7 +163,7 @@ def _caches(settings: Settings) -> Iterator[Finding]:
     if not folder.is_dir():
         yield Finding("caches", True, f"none yet; they will be in {folder}")
         return
-    # Files of an environment are links to uv's: those count once.
+    # An environment's files are hard links to uv's cache: each counts once.
     seen: set[tuple[int, int]] = set()
     named = sorted(one for one in folder.iterdir() if one.is_dir() and not one.is_symlink())
     counted = [(one.name, *_counted(one, seen)) for one in named]
@@ -172,7 +172,7 @@ def _caches(settings: Settings) -> Iterator[Finding]:
 
 
 def _counted(folder: Path, seen: set[tuple[int, int]]) -> tuple[int, bool]:
-    """The bytes of a folder on disk that nobody has seen yet, and whether there are more than could be counted."""
+    """The bytes on disk of a folder's files that are not in ``seen``, and whether the time was too short for all."""
     deadline = time.monotonic() + COUNT_SECONDS
     total = 0
     for place, _folders, names in os.walk(folder):

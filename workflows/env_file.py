@@ -1,4 +1,4 @@
-"""Files of `NAME=value` lines: `.env`, and those with variables for a service."""
+"""Files of `NAME=value` lines: `.env`, and files with a service's environment variables."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .errors import UserError
 from .paths import shown
 from .reading import line_at, read_text
 
-#: What a person writes is a thousandth of that; the library that reads it takes a hundred times its size of memory.
+#: Real files are a thousand times smaller. python-dotenv takes a hundred times the file's size of memory.
 _MOST_BYTES = 256 * 1024
 _MOST_BLANKS = 1000
 _BLANKS = re.compile(rf"[^\S\r\n]{{{_MOST_BLANKS + 1}}}")
 
-#: A line whose value begins with a quote that no other one on it follows.
+#: A line whose value begins with a quote that is not closed on it.
 _OPEN_QUOTE = re.compile(
     r"""\s*(?:export[^\S\r\n]+)?[^=#\s'"]+[^\S\r\n]*=[^\S\r\n]*(["'])(?!(?:\\.|(?!\1)[^\\\r\n])*\1)"""
 )
@@ -28,7 +28,7 @@ class Entry:
 
     Attributes:
         name: The variable.
-        value: Its value, left out of what is shown of this; None for a name alone.
+        value: Its value, which is not in the ``repr``; None for a name alone.
         line: Counted from 1.
     """
 
@@ -38,7 +38,7 @@ class Entry:
 
 
 def read(path: Path, what: str, *, bare: bool = False) -> list[Entry]:
-    """The file's lines. Their values are never shown where their names are those of secrets.
+    """Read the file's lines; values of variables with a secret's name are registered as secrets.
 
     Args:
         path: The file.
@@ -63,12 +63,12 @@ def read(path: Path, what: str, *, bare: bool = False) -> list[Entry]:
         problem = f"{path.name} cannot be read: {error.strerror or error}."
         raise UserError(problem, _remedy(path, what, error), file=shown(path)) from error
     if (blanks := _BLANKS.search(text)) is not None:
-        # The library's time grows with the square of their number.
+        # python-dotenv's time grows with the square of their number.
         problem = f"This line has more than {_MOST_BLANKS} blanks in a row."
         raise UserError(problem, "Take them out.", file=shown(path), line=line_at(text, blanks.start()))
     found: list[Entry] = []
     for binding in parse_stream(StringIO(text)):
-        # A binding takes the blank lines before it along.
+        # A binding includes the blank lines before it.
         lead = len(binding.original.string) - len(binding.original.string.lstrip())
         line = binding.original.line + line_at(binding.original.string, lead) - 1
         if binding.error or (binding.key is not None and binding.value is None and not bare):

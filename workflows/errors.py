@@ -1,7 +1,7 @@
-"""What can go wrong, said in two lines: what is wrong, and what to do about it.
+"""Errors in two lines: what is wrong, and what to do about it.
 
 Everything a user can cause is a :class:`UserError`; the task wrapper prints it without
-a traceback. Any other exception is a bug of ours and keeps its full traceback.
+a traceback. Any other exception is a bug of this program and keeps its full traceback.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-#: Letters of one line of a message.
+#: Characters of one line of a message.
 _LONGEST = 4000
 
 
 class UserError(Exception):
-    """Something a user can cause and mend. Neither line has secrets in it.
+    """Something that a user can cause and fix. Secrets are masked in both lines.
 
     Args:
         problem: One line that says what is wrong.
@@ -40,7 +40,7 @@ class UserError(Exception):
     ) -> None:
         from .redaction import scrub
 
-        # Here, before anything is cut: it goes to the screen, to logs and into records.
+        # Before anything is cut: the lines go to the screen, to logs and into records.
         problem, remedy = scrub(problem), scrub(remedy)
         super().__init__(problem, remedy)
         self.problem = _sentence(_one_line(problem))
@@ -63,12 +63,12 @@ class UserError(Exception):
 
 
 def _sentence(text: str) -> str:
-    """A message with a full stop, which one that ends with another program's words may lack."""
+    """A message with a full stop; one that ends with another program's message may lack it."""
     return text if text.endswith((".", "!", "?", "…", ":")) or not text else f"{text}."
 
 
 def _one_line(text: str) -> str:
-    """A text on one line; of a value that fills screens its beginning and its end."""
+    """A text on one line; a very long one is reduced to its beginning and its end."""
     line = " ".join(text.split())
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 500]} … {line[-500:]}"
 
@@ -88,16 +88,16 @@ class PortHeld(UserError):
 
 
 class NameTaken(UserError):
-    """A container's name that another container has been given since it was looked for."""
+    """Another container has taken the name since it was last checked."""
 
 
 class Interrupted(UserError):
-    """Ctrl-C, or a signal that ends a command as Ctrl-C does, has come before it was done."""
+    """Ctrl-C, or a signal that ends a command like Ctrl-C, came before the command was done."""
 
     exit_code = 130
 
 
 class BadValue(UserError):
-    """A value typed on the command line that cannot be read as what it should be."""
+    """A value on the command line that cannot be parsed."""
 
     exit_code = 2

@@ -1,4 +1,4 @@
-"""What a look at another machine or service has found, one line each."""
+"""The results of checks (of this machine, another machine, a workspace), one line each."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .console import Console
 
 @dataclass(frozen=True)
 class Finding:
-    """What one look has found.
+    """The result of one check.
 
     Attributes:
-        name: What was looked at.
-        ok: True; False where nothing works without it; None where some things do not.
-        text: What was seen.
-        remedy: What to do about it; empty where nothing has to be done.
+        name: What was checked.
+        ok: True if it works; False if nothing works without it; None if only some things do not.
+        text: What was found.
+        remedy: What to do about it; empty if nothing has to be done.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Finding:
 
 
 def show_findings(console: Console, findings: Iterable[Finding]) -> bool:
-    """Show each as it is found, and give them as the result; whether none of them has failed."""
+    """Show each finding as it comes, and all as the result; returns whether none has failed."""
     found: list[Finding] = []
     for one in findings:
         found.append(one)

@@ -1,8 +1,8 @@
-"""The background process that leads from a service's debug port to the gate in its container.
+"""The background process that forwards a service's debug port to the gate in its container.
 
-``python -m workflows.forwarder``, told on standard input what to do. The debug port is its listener on 127.0.0.1;
-the container's own is published at another one, where nobody gets in without the token that this process supplies.
-It ends with its container. One runs beside each service, so it loads nothing but the standard library.
+``python -m workflows.forwarder`` reads its options as JSON from standard input. It listens on the debug port of
+127.0.0.1. The container's own port is published at another one, which asks for the token that this process sends.
+It ends with its container. One runs beside each service, so it loads only the standard library.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from .remote.forwarding import Forward
 from .unix_http import request
 
 MODULE = __name__ if __name__ != "__main__" else "workflows.forwarder"
-#: Seconds that a container may be at rest before this process counts it as ended: it may be on its way up again.
+#: Seconds after which a container that does not run counts as ended: until then it may be restarting.
 REST_SECONDS = 10.0
-#: Seconds that an engine may not answer, being restarted for one.
+#: Seconds that the engine may take without an answer: it may be restarting.
 SILENCE_SECONDS = 60.0
-#: Seconds between two looks, where the engine does not say by itself that something has changed.
+#: Seconds between two queries of the state, where the engine sends no notice of changes.
 LOOK_SECONDS = 0.25
 SLOW_LOOK_SECONDS = 2.0
-#: Bytes of an engine's answer that are read: what it knows of one container.
+#: Bytes that are read of the engine's answer about one container.
 _ANSWER_BYTES = 4_000_000
 
 RUNS, RESTS, GONE, SILENT = "runs", "rests", "gone", "silent"
 
 
 class _Socket:
-    """The engine behind a Unix socket, asked without its SDK.
+    """The engine behind a Unix socket, queried without its SDK.
 
     Args:
         path: The socket.
@@ -45,26 +45,26 @@ class _Socket:
         self._path, self._container = path, container
 
     def state(self) -> str:
-        """What the container is at."""
+        """The container's state: one of the four constants above."""
         status, body = self._request("GET", "json", 10.0)
         if status == 404:
             return GONE
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            return _word(json.loads(body)["State"])
+            return _state_name(json.loads(body)["State"])
         return SILENT
 
     def wait(self) -> None:
-        """Return when the running container has ended, or the connection has."""
+        """Block until the running container, or the connection to the engine, has ended."""
         if self._request("POST", "wait", None)[0] != 200:
             time.sleep(LOOK_SECONDS)
 
     def _request(self, method: str, what: str, patience: float | None) -> tuple[int, bytes]:
-        """One request: the answer's status and body; zero where none came."""
+        """Send a request; returns the answer's status and body, 0 if none came."""
         return request(self._path, method, f"/containers/{self._container}/{what}", patience, _ANSWER_BYTES)
 
 
 class _Sdk:
-    """Any other engine: over TCP, SSH, or a pipe of Windows; it does not say by itself that something has changed."""
+    """Any other engine, over TCP, SSH or a named pipe of Windows, whose state is polled through its SDK."""
 
     def __init__(self, container: str) -> None:
         from .engines.docker_client import StateReader
@@ -72,21 +72,21 @@ class _Sdk:
         self._reader = StateReader(container)
 
     def state(self) -> str:
-        """What the container is at."""
+        """The container's state: one of the four constants above."""
         found = self._reader.read()
-        return SILENT if found is None else _word(found) if found else GONE
+        return SILENT if found is None else _state_name(found) if found else GONE
 
     def wait(self) -> None:
-        """Return when it is time for another look."""
+        """Sleep until the next query."""
         time.sleep(SLOW_LOOK_SECONDS)
 
 
-def _word(state: Mapping[str, Any]) -> str:
+def _state_name(state: Mapping[str, Any]) -> str:
     return RUNS if state.get("Running") or state.get("Restarting") else RESTS
 
 
-def _stay(engine: _Socket | _Sdk) -> None:
-    """Return when the container has ended for good."""
+def _wait_until_ended(engine: _Socket | _Sdk) -> None:
+    """Block until the container has ended for good."""
     patience = {RESTS: REST_SECONDS, SILENT: SILENCE_SECONDS}
     since, before = time.monotonic(), RUNS
     while (state := engine.state()) != GONE:
@@ -100,24 +100,26 @@ def _stay(engine: _Socket | _Sdk) -> None:
         time.sleep(LOOK_SECONDS)
 
 
-def main(told: Mapping[str, Any]) -> None:
+def main(options: Mapping[str, Any]) -> None:
     """Forward until the container has ended.
 
     Args:
-        told: ``port`` to listen on, or ``listener``, the number of a socket that does; ``gate``, the published port;
+        options: ``port`` to listen on, or ``listener``, the number of a socket that does; ``gate``, the published port;
             ``token``; ``container``; ``socket``, the engine's, empty where it has none.
     """
-    if told.get("listener") is not None:
-        listener = socket.socket(fileno=int(told["listener"]))
+    if options.get("listener") is not None:
+        listener = socket.socket(fileno=int(options["listener"]))
     else:
-        listener = socket.create_server(("127.0.0.1", int(told["port"])))
-    container = str(told["container"])
-    Forward("debugger", "127.0.0.1", int(told["gate"]), 0, NetworkTransport(str(told["token"])), listener=listener)
-    _stay(_Socket(str(told["socket"]), container) if told["socket"] else _Sdk(container))
+        listener = socket.create_server(("127.0.0.1", int(options["port"])))
+    container = str(options["container"])
+    Forward(
+        "debugger", "127.0.0.1", int(options["gate"]), 0, NetworkTransport(str(options["token"])), listener=listener
+    )
+    _wait_until_ended(_Socket(str(options["socket"]), container) if options["socket"] else _Sdk(container))
 
 
 if __name__ == "__main__":
     given = sys.stdin.buffer.read()
-    # Empty: who started it has been killed just then.
+    # Empty if the command that started this process was killed at that moment.
     if given:
         main(json.loads(given))

@@ -1,4 +1,4 @@
-"""The lines of .gitignore, .amlignore and .dockerignore, before a library makes expressions of them."""
+"""The lines of .gitignore, .amlignore and .dockerignore, checked before a library compiles them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from .errors import UserError
 from .paths import shown
 from .reading import read_text
 
-#: Each `*` may begin and end anywhere in a name: with more of them, one name can take minutes.
+#: Each `*` may match anywhere in a name: with more of them, matching one name can take minutes.
 MOST_WILDCARDS = 4
 _MOST_BYTES = 1024 * 1024
 _STARS = re.compile(r"\*+")
 
 
 def read_patterns(path: Path) -> list[str]:
-    """The lines of a file of patterns, its comments and blank lines among them.
+    """Read all lines of a file of patterns, including comments and blank lines.
 
     Raises:
-        UserError: It cannot be read, or a line has so many wildcards that to compare it takes too long.
+        UserError: It cannot be read, or a line has so many wildcards that matching takes too long.
     """
     try:
         lines = read_text(path, "utf-8-sig", "replace", _MOST_BYTES).splitlines()
@@ -34,5 +34,5 @@ def read_patterns(path: Path) -> list[str]:
 
 
 def has_many_wildcards(pattern: str) -> bool:
-    """Whether a pattern has more `*` and `**` than are compared."""
+    """Whether a pattern has more than :data:`MOST_WILDCARDS` of `*` and `**`."""
     return len(_STARS.findall(pattern)) > MOST_WILDCARDS

@@ -1,4 +1,4 @@
-"""Signals that end a command: handled while something goes on, or put off until it is done."""
+"""Signals that end a command: handled during a block, or deferred until its end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: Seconds until a Ctrl-C that Python has lost is raised once more.
+#: Seconds after which a Ctrl-C that Python has lost is raised again.
 _CLEANED_SECONDS = 0.05
 
 
@@ -18,12 +18,12 @@ _CLEANED_SECONDS = 0.05
 def handling_signals(
     handler: Callable[[int, FrameType | None], object], *names: str, defaults_only: bool = False
 ) -> Iterator[None]:
-    """Have a handler for signals during the block, for those that this platform has.
+    """Handle signals with a function during the block; signals that this platform lacks are skipped.
 
     Args:
-        handler: Is called with the signal's number and the frame.
-        names: The signals, such as ``SIGTERM``. One that is ignored stays so, as under nohup.
-        defaults_only: Leave those alone that somebody else handles.
+        handler: Called with the signal's number and the frame.
+        names: The signals, such as ``SIGTERM``. Ignored ones stay ignored, as under nohup.
+        defaults_only: Skip signals that already have a handler.
     """
     before = {}
     for name in names:
@@ -43,15 +43,15 @@ def handling_signals(
 
 @contextmanager
 def reraising_lost_interrupts() -> Iterator[None]:
-    """Have a Ctrl-C that comes while Python cleans up an object raised once more, behind that.
+    """Raise a Ctrl-C again that came while Python ran a finalizer.
 
-    Python shows what is raised in a finalizer, and goes on as if nothing had been.
+    Python only prints what a finalizer raises, and goes on.
     """
     before = sys.unraisablehook
 
     def hook(lost: sys.UnraisableHookArgs) -> None:
         if isinstance(lost.exc_value, KeyboardInterrupt):
-            # By another thread, since at once it would be raised in here.
+            # From another thread and later: raised now, it would be lost in this hook.
             again = threading.Timer(_CLEANED_SECONDS, _interrupt_main)
             again.daemon = True
             again.start()
@@ -66,7 +66,7 @@ def reraising_lost_interrupts() -> Iterator[None]:
 
 
 def _interrupt_main() -> None:
-    """Raise Ctrl-C in the main thread, also where that waits for the system."""
+    """Raise Ctrl-C in the main thread, even while it waits in a system call."""
     if hasattr(signal, "pthread_kill"):
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
     else:
@@ -75,10 +75,10 @@ def _interrupt_main() -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Put off Ctrl-C, and the signals that end a command, until the block is done.
+    """Defer Ctrl-C, and the signals that end a command, until the end of the block.
 
     Raises:
-        KeyboardInterrupt: At the end, if one came meanwhile.
+        KeyboardInterrupt: At the end of the block, if one came.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""Scripts with Windows line ends (CRLF), which kernels and shells take for a part of what stands in front of them."""
+"""Scripts with Windows line ends (CRLF), whose CR kernels and shells take for a part of the line."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from pathlib import Path
 
 from .paths import exists
 
-#: Bytes of a first line that are looked at.
+#: Bytes of the first line that are read.
 _FIRST_LINE = 4096
 _SHELL_NAMES = (".sh", ".bash", ".zsh", ".ksh")
 _WORD = re.compile(r"[^\s;&|()<>\"'`$]+")
-#: Names of a command that are looked up.
+#: Words of a command that are looked up as files.
 _MOST_WORDS = 200
 
 
 def has_windows_ends(path: Path) -> bool:
-    """Whether a file is a script, by its first line or as a shell's by its name, with Windows line ends."""
+    """Whether a file is a script (by ``#!``, or by a shell script's name) with Windows line ends."""
     with path.open("rb") as file:
         line = file.readline(_FIRST_LINE)
     return line.endswith(b"\r\n") and (line.startswith(b"#!") or path.name.endswith(_SHELL_NAMES))
 
 
 def to_unix_ends(data: bytes) -> bytes:
-    """The same text with Unix line ends."""
+    """Convert a text to Unix line ends."""
     return data.replace(b"\r\n", b"\n")
 
 
 def convert_copy(folder: Path) -> None:
-    """Give every such script below a folder Unix line ends; for copies, never for the person's own files."""
+    """Convert every such script below a folder to Unix line ends; for copies only, never for the user's own files."""
     for parent, _, names in os.walk(folder):
         for name in names:
             path = Path(parent, name)
@@ -39,7 +39,7 @@ def convert_copy(folder: Path) -> None:
 
 
 def find_named_scripts(command: str, code: Path | None) -> list[str]:
-    """Such scripts of a source folder that a command names, as they stand there."""
+    """The scripts with Windows line ends that a command names, relative to the source folder."""
     if code is None or not code.is_dir():
         return []
     found = list[str]()
@@ -48,13 +48,13 @@ def find_named_scripts(command: str, code: Path | None) -> list[str]:
         try:
             if exists(path) and stat.S_ISREG(path.stat().st_mode) and has_windows_ends(path):
                 found.append(word)
-        except (OSError, ValueError):  # too long a name, or one that nobody may read
+        except (OSError, ValueError):  # the name is too long, or the file cannot be read
             continue
     return found
 
 
 def note_for_script(step: str, script: str) -> str:
-    """A line for people on a script of theirs that is run where it lies."""
+    """The note about a script with Windows line ends that is run in place."""
     return (
         f"{script} of the step {step} has Windows line ends (CRLF), with which it may not run: "
         f"save it with LF (in VS Code: CRLF at the lower right), or `sed -i 's/\\r$//' {script}`"

@@ -1,4 +1,4 @@
-"""Locks between commands: files that are held, go when nobody holds them, and end with the process that holds them."""
+"""Lock files between commands: removed when released, and released when their process ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .private import make_folder
 if sys.platform != "win32":
     import fcntl
 
-#: What a file system says that has no such locks.
+#: Errors of file systems without ``flock``.
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP})
 
 
@@ -29,23 +29,23 @@ class HeldError(UserError):
 
 
 def folder() -> Path:
-    """The user's own folder for locks of what lies elsewhere, made when missing.
+    """This user's folder for locks of files elsewhere; made if missing.
 
-    The folder that the system gives each user for the time of a session, which nobody else can enter, else the cache,
-    else a folder of their own among the temporary ones. In one that is shared another user could hold them.
+    It is in the user's runtime folder (``XDG_RUNTIME_DIR``), else in the cache, else among the temporary files. It is
+    never shared, since another user could hold the locks there.
 
     Raises:
         OSError: It cannot be made.
     """
     if hasattr(os, "geteuid"):
-        # A command that was started outside of the session, by ssh or cron, has to find the same one.
+        # A command that ssh or cron starts has no XDG_RUNTIME_DIR, but must find the same folder.
         for place in filter(None, (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{os.geteuid()}")):
             if _is_private(Path(place)):
                 return _made(Path(place) / NAME)
     try:
         return _made(cache_folder() / "locks")
     except (RuntimeError, PermissionError):
-        # Whoever has no home, or may not write to it.
+        # The user has no home folder, or cannot write to it.
         user = os.geteuid() if hasattr(os, "geteuid") else 0
         own = _made(Path(tempfile.gettempdir()) / f"{NAME}-{user}")
         if hasattr(os, "geteuid") and not _is_private(own):
@@ -61,7 +61,7 @@ def _made(place: Path) -> Path:
 
 
 def _is_private(place: Path) -> bool:
-    """Whether a folder is this user's, and nobody else can enter it."""
+    """Whether a folder belongs to this user, and nobody else can enter it."""
     if not place.is_absolute():
         return False
     try:
@@ -83,13 +83,13 @@ def hold(
     """Hold a lock.
 
     Args:
-        file: Made when missing, and removed when the lock is released.
-        seconds: How long to wait for whoever holds it.
+        file: Made if missing, and removed when the lock is released.
+        seconds: How long to wait for the present holder.
         pause: Seconds between two tries.
         waiting: Called before each pause.
 
     Raises:
-        HeldError: It was held for all of that time.
+        HeldError: It was held by another for all of that time.
         OSError: The file cannot be made.
     """
     deadline = time.monotonic() + seconds
@@ -108,7 +108,7 @@ def hold(
 
 
 def _try(file: Path) -> Callable[[], None] | None:
-    """Take the lock if nobody has it; what releases it."""
+    """Try to take the lock; returns the function that releases it, None if it is held."""
     if sys.platform == "win32":
         return _by_library(file)
     while True:
@@ -125,12 +125,12 @@ def _try(file: Path) -> Callable[[], None] | None:
             return _by_library(file)
         if _leads_to(file, descriptor):
             return lambda: _release(file, descriptor)
-        # Who held it has removed the file since it was opened here: this one guards nothing, the next one is another.
+        # Its holder has removed the file since it was opened here, so this lock guards nothing: try again.
         os.close(descriptor)
 
 
 def _leads_to(file: Path, descriptor: int) -> bool:
-    """Whether a name still is that of an open file."""
+    """Whether a name still leads to an open file."""
     try:
         named = os.stat(file, follow_symlinks=False)
     except FileNotFoundError:
@@ -140,7 +140,7 @@ def _leads_to(file: Path, descriptor: int) -> bool:
 
 
 def _release(file: Path, descriptor: int) -> None:
-    # While it is held, so that the file is nobody else's. Whoever waits for it finds that it is gone, and begins anew.
+    # Removed while it is held, so that it is nobody else's file. Processes that wait see that it is gone and retry.
     with contextlib.suppress(OSError):
         if _leads_to(file, descriptor):
             os.unlink(file)
@@ -148,7 +148,7 @@ def _release(file: Path, descriptor: int) -> None:
 
 
 def _by_library(file: Path) -> Callable[[], None] | None:
-    """The same where the system, or the file system, has other locks."""
+    """:func:`_try` with filelock, where the system or the file system has no ``flock``."""
     from filelock import FileLock, Timeout
 
     lock: Any = FileLock(file, mode=0o600)

@@ -1,4 +1,4 @@
-"""Listening on this machine alone. Imported by processes that stay in the background: nothing but sockets is loaded."""
+"""Listening on 127.0.0.1. Background processes import it, so it loads nothing but sockets."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ def listen(port: int, backlog: int) -> socket.socket:
 
     Args:
         port: The port; 0 for a free one.
-        backlog: Connections that the system keeps until they are accepted.
+        backlog: Connections that the system queues until they are accepted.
 
     Raises:
-        OSError: It is held, or only root may listen there.
+        OSError: The port is taken, or only root may listen there.
     """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
