@@ -201,7 +201,7 @@ def test_files_from_before_version_1_are_read_and_not_changed(path: Path) -> Non
         (BASE + "nodeCount: two\n", 4, "`nodeCount` has to be a number from 1, not `two`"),
         (BASE + "nodeCount: 0\n", 4, "number from 1"),
         (BASE + "mpi: {processCountPerNode: -1}\n", 4, "`mpi.processCountPerNode`"),
-        (BASE + "communicator: Nccl\nnodeCount: 2\npytorch:\n  processCount: 3\n", 7, "3 processes cannot be shared"),
+        (BASE + "communicator: Nccl\nnodeCount: 2\npytorch:\n  processCount: 3\n", 7, "3 processes cannot be divided"),
         (BASE + "docker:\n  useDocker: no\n", 5, "has to be true or false, not `no`"),
         (BASE + "docker: true\n", 4, "`docker` has to be a mapping"),
         ("script: a\nenvironment: [x]\n", 2, "`environment` has to be a mapping"),

@@ -1,4 +1,4 @@
-"""Which experiments a project has: those that were created here, and those whose run configuration is there."""
+"""Lists and creates a project's experiments: those that were created here, and those with a run configuration."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ..errors import UserError
 from ..project import read_json, state_folder, write_json
 from .runconfig import FOLDERS
 
-#: As azureml-core has it (_valid_experiment_name), and short enough for a folder's name with a number behind it.
+#: As in azureml-core (_valid_experiment_name), and short enough for a folder's name with a number after it.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
 def check_name(name: str) -> None:
-    """See that a name can be an experiment's.
+    """Check that a name is valid for an experiment.
 
     Raises:
-        UserError: It cannot.
+        UserError: It is not.
     """
     if not _NAME.fullmatch(name):
         raise UserError(
@@ -30,7 +30,7 @@ def check_name(name: str) -> None:
 
 
 def runconfig_path(project: Path, name: str) -> Path:
-    """Where an experiment's run configuration is kept: where the SDK looks for it."""
+    """The path of an experiment's run configuration, where the SDK looks for it."""
     for folder in reversed(FOLDERS):
         path = project / folder / f"{name}.runconfig"
         if path.exists():
@@ -43,7 +43,7 @@ def _folder(project: Path, *, reading: bool = False) -> Path:
 
 
 def list_experiments(project: Path) -> list[str]:
-    """The names of the experiments that there are."""
+    """The names of the project's experiments."""
     noted = {path.stem for path in _folder(project, reading=True).glob("*.json")}
     configured = {path.stem for folder in FOLDERS for path in (project / folder).glob("*.runconfig")}
     return sorted(name for name in noted | configured if _NAME.fullmatch(name))
@@ -55,15 +55,15 @@ def exists(project: Path, name: str) -> bool:
 
 
 def create(project: Path, name: str) -> None:
-    """Make an experiment.
+    """Create an experiment.
 
     Raises:
-        UserError: There is one of that name already, or the name cannot be one.
+        UserError: There is one of that name already, or the name is not valid.
     """
     check_name(name)
     for other in list_experiments(project):
         if other.lower() == name.lower():
-            # Two that differ in case only would share a folder on macOS and Windows.
+            # Two names that differ only in case would share a folder on macOS and Windows.
             raise UserError(
                 f"There is an experiment {other} already.", f"Run it: inv experiment.run {other} --script train.py"
             )
@@ -71,15 +71,15 @@ def create(project: Path, name: str) -> None:
 
 
 def remove(project: Path, name: str) -> None:
-    """Take an experiment away of which nothing was run, as if it had not been created."""
+    """Remove an experiment that has no runs, as if it had not been created."""
     (_folder(project, reading=True) / f"{name}.json").unlink(missing_ok=True)
 
 
 def require(project: Path, name: str) -> None:
-    """See that there is an experiment.
+    """Check that an experiment exists.
 
     Raises:
-        UserError: There is none; those there are, are named.
+        UserError: It does not; the error names those that do.
     """
     check_name(name)
     names = list_experiments(project)
@@ -95,18 +95,18 @@ def creation_time(project: Path, name: str) -> float | None:
 
 
 def debugged_run_id(project: Path, name: str) -> str | None:
-    """The id of the run that was debugged last: only that one can still be."""
+    """The id of the run that was debugged last, the only one that can still be debugged."""
     found = _load(project, name).get("session")
     return found if isinstance(found, str) else None
 
 
 def record_run(project: Path, name: str, debugged: str | None) -> None:
-    """Keep that there is a run, so that the experiment is known without its run configuration too.
+    """Record that an experiment has a run, so that it is listed even without its run configuration.
 
     Args:
         project: The project's folder.
         name: The experiment.
-        debugged: The run's id, where it is debugged.
+        debugged: The run's id if it is debugged, else None.
     """
     if debugged is not None or not _load(project, name):
         _save(project, name, {"session": debugged} if debugged is not None else {})

@@ -35,11 +35,11 @@ class RunOptions:
         script: The script, absolute.
         arguments: Its arguments.
         environment: Folder of a definition, or a name.
-        data: Local paths by name, absolute; or, as text, what they are called in a workspace.
-        edit: Open the run configuration in the person's editor first.
+        data: By name, absolute local paths, or names of a workspace's data as text.
+        edit: Open the run configuration in the user's editor first.
         once: Leave the run configuration as it is.
-        job: A job file that is run in its place, absolute.
-        inputs: Values for that one's inputs by name.
+        job: A job file that is run instead, absolute.
+        inputs: Values for the job file's inputs by name.
     """
 
     script: Path | None = None
@@ -53,15 +53,15 @@ class RunOptions:
 
 
 def configure(settings: Settings, console: Console, name: str, options: RunOptions) -> RunConfig:
-    """What an experiment's next run is to be, kept in its run configuration unless it is for this once.
+    """The run configuration of an experiment's next run. It is saved, unless the options are for one run only.
 
     Raises:
-        UserError: It cannot be run so. A run configuration that is there is as it was then, unless it was edited.
+        UserError: It cannot be run. An existing run configuration is unchanged then, unless the user edited it.
     """
     project, path = settings.project, catalog.runconfig_path(settings.project, name)
 
     def typed() -> tuple[RunConfig | None, RunConfig]:
-        """What the file says, and that with what was typed."""
+        """The run configuration in the file, and the same with what was typed."""
         before = runconfig.read(path) if path.exists() else None
         config = with_options(before or _first_configuration(settings, console, name, options), options, project)
         check(config, project)
@@ -71,7 +71,7 @@ def configure(settings: Settings, console: Console, name: str, options: RunOptio
     try:
         before, config = typed()
     except UserError as error:
-        # What is wrong in the file is mended in the editor; what was typed wrong is not.
+        # An error in the file can be corrected in the editor; one in the options cannot.
         if not options.edit or not path.exists() or error.file is None:
             raise
         console.line(f"  note: {error.file}:{error.line or 1}: {error.problem}")
@@ -86,7 +86,7 @@ def configure(settings: Settings, console: Console, name: str, options: RunOptio
         edit(path)
         config = runconfig.read(path)
         check(config, project)
-    # A compute target is where it runs in a workspace.
+    # The compute target is only used in a workspace.
     ignored = [name for name in config.ignored if name != "target" or settings.backend != "azureml"]
     if config.node_count > 1 and not config.distribution:
         ignored.append("nodeCount")
@@ -96,7 +96,7 @@ def configure(settings: Settings, console: Console, name: str, options: RunOptio
 
 
 def _first_configuration(settings: Settings, console: Console, name: str, options: RunOptions) -> RunConfig:
-    """The run configuration of an experiment that has none; its script is given, or the example."""
+    """The run configuration of an experiment that has none yet, for the script that was typed or the example."""
     project = settings.project
     script = ""
     if options.script is None:
@@ -108,7 +108,7 @@ def _first_configuration(settings: Settings, console: Console, name: str, option
         script = EXAMPLE
         console.line(f"  note: no --script was given: the example {EXAMPLE} is run")
     config = RunConfig(script, use_docker=True)
-    # One that a setting names is left to the setting.
+    # An environment that a setting names is not written into the file: the setting decides.
     if "training_env" not in settings.set_by and settings.training_env.is_relative_to(project):
         config = with_environment_folder(config, settings.training_env, project)
     return config
@@ -118,7 +118,7 @@ def with_options(config: RunConfig, options: RunOptions, project: Path) -> RunCo
     """A run configuration with what was typed.
 
     Raises:
-        UserError: The script or the environment cannot be one.
+        UserError: The script or the environment is not valid.
     """
     if options.script is not None:
         config = replace(config, script=_path_in_project(options.script, project))
@@ -132,7 +132,7 @@ def with_options(config: RunConfig, options: RunOptions, project: Path) -> RunCo
         config = replace(config, data={**config.data, **data})
     if options.environment is not None:
         config = with_environment(config, options.environment, project)
-    # What has changed is not to be looked for at its old place.
+    # The changed fields no longer stand at their lines of the file.
     typed = {
         "script": options.script,
         "arguments": options.arguments,
@@ -149,7 +149,7 @@ def _path_in_project(path: Path, project: Path) -> str:
             return place.relative_to(root).as_posix()
     raise UserError(
         f"The script {shown(path)} is not in the project's folder {project}.",
-        "Only that folder is seen by the run: move the script there.",
+        "A run has access to that folder only: move the script there.",
     )
 
 
@@ -157,10 +157,10 @@ def _path_in_project(path: Path, project: Path) -> str:
 
 
 def check(config: RunConfig, project: Path) -> None:
-    """See that the script and the data are there.
+    """Check that the script and the data exist.
 
     Raises:
-        UserError: One is not; with the place in the run configuration where it names that.
+        UserError: One does not; with its file and line in the run configuration.
     """
     script = project / config.script
     if not script.is_file():
@@ -170,7 +170,7 @@ def check(config: RunConfig, project: Path) -> None:
         )
     first = Path(os.path.normpath(config.script)).parts[0]
     if first in ("..", "/") or not os.path.abspath(script).startswith(os.path.join(os.path.abspath(project), "")):
-        remedy = "Only that folder is seen by the run: move the script there."
+        remedy = "A run has access to that folder only: move the script there."
         raise error_at(config, "script", f"The script {script} is not in the project's folder {project}.", remedy)
     if first in (*RUN_FOLDERS, STATE_FOLDER):
         problem = f"The script {config.script} is in {first}, which every run has as a folder of its own."
@@ -186,7 +186,7 @@ def check(config: RunConfig, project: Path) -> None:
             raise error_at(config, f"data.{name}", problem, f"Create it, or give another path: --data {name}=PATH")
     for name in [name for argument in config.arguments for name in _data_names_in(argument)]:
         if name not in config.data:
-            problem = f"The script's arguments refer to the data {name}, of which there is nothing on this machine."
+            problem = f"The script's arguments refer to the data {name}, which has no path on this machine."
             raise error_at(config, "arguments", problem, f"Give it: --data {name}=PATH")
 
 
@@ -196,7 +196,7 @@ def _data_names_in(argument: str) -> Iterator[str]:
 
 
 def command(config: RunConfig) -> str:
-    """The text for bash; what refers to data becomes the path where the script sees it."""
+    """The command for bash; references to data become the paths that the script sees."""
 
     def quoted(argument: str) -> str:
         parts, at = [], 0
@@ -212,7 +212,7 @@ def command(config: RunConfig) -> str:
 
 
 def quoted_script(script: str) -> str:
-    """A script's path as one word that is no option."""
+    """A script's path as one quoted argument that cannot be taken for an option."""
     return shlex.quote(f"./{script}" if script.startswith("-") else script)
 
 
@@ -220,10 +220,10 @@ def quoted_script(script: str) -> str:
 
 
 def edit(path: Path) -> None:
-    """Have the person edit a file, and wait for the end of it.
+    """Open a file in the user's editor and wait until the editor ends.
 
     Raises:
-        UserError: No editor is named, or it cannot be started or fails.
+        UserError: No editor is set, or it cannot be started or fails.
     """
     import subprocess
 

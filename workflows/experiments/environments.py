@@ -62,7 +62,11 @@ def _is_definition(folder: Path) -> bool:
 
 
 def with_environment_folder(config: RunConfig, folder: Path, project: Path) -> RunConfig:
-    """With a definition's folder: by its path as the name, and its conda file for whoever reads the file elsewhere."""
+    """A run configuration with the environment of a definition's folder.
+
+    The folder's path becomes the environment's name. The conda file is named as well, for other programs that read the
+    run configuration.
+    """
     conda_file = next((name for name in CONDA_FILES if (folder / name).is_file()), None)
     path = relative_to_project(folder, project)
     defined = {**_UNDEFINED, "conda_file": f"{path}/{conda_file}" if conda_file else ""}
@@ -70,7 +74,7 @@ def with_environment_folder(config: RunConfig, folder: Path, project: Path) -> R
 
 
 def _environment_folder(config: RunConfig, project: Path) -> Path | None:
-    """The definition's folder that a run configuration names, unless it also says something else."""
+    """The definition's folder that a run configuration names; None where it also defines something else."""
     if not config.environment or config.conda is not None or config.base_dockerfile or config.user_managed:
         return None
     for folder in (project / config.environment, project / "env" / config.environment):
@@ -81,12 +85,12 @@ def _environment_folder(config: RunConfig, project: Path) -> Path | None:
 
 
 def with_registered_environment(settings: Settings, console: Console, config: RunConfig) -> RunConfig:
-    """A run configuration with what the workspace has under its environment's name, where it has only the name.
+    """Replace an environment's name by its definition in the workspace, where the run configuration has only the name.
 
-    Without a workspace, or without the SDK, it stays as it is.
+    Without a workspace or the SDK, the run configuration is returned unchanged.
 
     Raises:
-        UserError: The workspace has none of that name, or cannot be reached.
+        UserError: The workspace has no environment of that name, or cannot be reached.
     """
     project, typed = settings.project, settings.set_by.get("training_env") == "--training-env"
     if not config.environment or not config.only_named or typed or _environment_folder(config, project) is not None:
@@ -94,7 +98,7 @@ def with_registered_environment(settings: Settings, console: Console, config: Ru
     from ..azureml import named_assets, registered_environments
 
     if named_assets.can_download(settings):
-        # Its name is looked up where every name of an environment is.
+        # The name is looked up later, with every other environment's name.
         return config
     name = config.environment.removeprefix("azureml:")
     # SDK v1 knows nothing of registries.
@@ -119,12 +123,12 @@ def with_registered_environment(settings: Settings, console: Console, config: Ru
 
 @dataclass(frozen=True)
 class WantedEnvironment:
-    """What a run configuration asks to run in.
+    """The environment that a run configuration names.
 
     Attributes:
-        reference: What it says; None for the training environment of the settings.
-        settings: The settings, with the folder that it names as training environment.
-        notes: What of it does not count, one line each.
+        reference: The environment; None for the training environment of the settings.
+        settings: The settings, with the folder that the run configuration names as training environment.
+        notes: What of it is not used, one line each.
     """
 
     reference: EnvironmentReference | None
@@ -133,16 +137,16 @@ class WantedEnvironment:
 
 
 def wanted_environment(settings: Settings, config: RunConfig, name: str, *, images: bool) -> WantedEnvironment:
-    """What a run is to be run in, as its run configuration says it.
+    """The environment that a run configuration names.
 
     Args:
         settings: For the default environment and the base image.
         config: The run configuration.
         name: The experiment's name.
-        images: Whether it can be run in an image.
+        images: Whether runs can use an image.
 
     Raises:
-        UserError: A file of it is missing.
+        UserError: One of its files is missing.
     """
     project, typed = settings.project, settings.set_by.get("training_env") == "--training-env"
     image = config.base_image if config.use_docker else ""
@@ -180,7 +184,7 @@ def wanted_environment(settings: Settings, config: RunConfig, name: str, *, imag
     elif config.conda is not None:
         conda = dict(config.conda)
         if isinstance(conda.get("dependencies"), list):
-            # Its paths are relative to the project, as the SDK has them.
+            # Its paths are relative to the project, as in the SDK.
             conda["dependencies"] = [absolute_entry(entry, project) for entry in conda["dependencies"]]
         reference = EnvironmentReference(file, line, image=image or None, conda=conda)
     elif image:
@@ -192,7 +196,7 @@ def wanted_environment(settings: Settings, config: RunConfig, name: str, *, imag
 
 
 def resolved_environment(settings: Settings, config: RunConfig, name: str, engine: str) -> ResolvedEnvironment:
-    """What a run is to be run in on this machine; nothing is built yet.
+    """The environment of a run on this machine. Nothing is built yet.
 
     Args:
         settings: For the default environment and the base image.
@@ -208,13 +212,13 @@ def resolved_environment(settings: Settings, config: RunConfig, name: str, engin
 
 
 def _environment_place(config: RunConfig, name: str, project: Path) -> tuple[Path, int]:
-    """File and line where a run configuration names its environment."""
+    """The file and line at which a run configuration names its environment."""
     place = config.places.get("conda_file") or config.places.get("environment")
     return place or (catalog.runconfig_path(project, name), 1)
 
 
 def _build_context(dockerfile: str) -> Path:
-    """A build context with nothing but this Dockerfile; the same for the same text."""
+    """A build context that contains only this Dockerfile; the folder depends only on the text."""
     data = dockerfile.encode()
     folder = cache_folder() / "dockerfiles" / hashlib.sha256(data).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a run has logged, by azureml-core's run or by mlflow: its metrics over their steps, parameters and tags."""
+"""What a run has logged through azureml-core or mlflow: metrics over their steps, parameters and tags."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Logged:
     """What a script has logged.
 
     Attributes:
-        metrics: By name, the values in the order in which they were logged; of many by mlflow only some.
+        metrics: By name, the values in the order in which they were logged. Of long metrics of mlflow only some.
         tags: The last value of each.
         properties: The last value of each.
         params: Parameters, by name.
-        counts: How many values were logged of a metric, where :attr:`metrics` does not have them all.
+        counts: The number of logged values of each metric that :attr:`metrics` has only a part of.
         steps: The steps at which a metric's values were logged, where the script has named them.
-        nested: What other runs of the script's have logged by mlflow, nested ones above all.
+        nested: The script's other runs of mlflow, mostly nested ones.
     """
 
     metrics: Mapping[str, list[Any]] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Logged:
     nested: tuple[TrackedRun, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """What ``--json`` shows: the values of each metric, parameters, tags and properties."""
+        """The object for ``--json``: the values of each metric, parameters, tags and properties."""
         found: dict[str, Any] = {
             "metrics": {name: [as_json_value(value) for value in values] for name, values in self.metrics.items()},
             "params": dict(self.params),
@@ -70,7 +70,7 @@ class Logged:
         return {name: values[-1] for name, values in self.metrics.items() if values}
 
     def series(self, name: str) -> list[tuple[float, float]]:
-        """A metric as points, by its step or its place among what was logged; what is no number is left out."""
+        """A metric as points: the step or the index of each value, and the value. Only numbers are included."""
         if name in self.steps:
             pairs = zip(self.steps[name], self.metrics[name], strict=True)
             return sorted(((float(step), float(value)) for step, value in pairs), key=lambda point: point[0])
@@ -85,13 +85,13 @@ class Logged:
 
 
 def read_logged(path: Path, last: int | None = None) -> Logged:
-    """Read a run's ``metrics.jsonl``; nothing where there is none.
+    """Read a run's ``metrics.jsonl``; empty where there is none.
 
     Rows and tables become one metric for each column: ``row.column``.
 
     Args:
         path: The file.
-        last: Read no more than so many bytes at its end, which is enough for the last values.
+        last: Read only this many bytes at its end, which is enough for the last values.
     """
     offset = 0
     if last is not None and path.exists():
@@ -117,11 +117,11 @@ def read_logged(path: Path, last: int | None = None) -> Logged:
 
 
 def read_all(run: RunRecord, last: int | None = None) -> Logged:
-    """What an experiment's run has logged by azureml-core's run and by mlflow.
+    """Read what an experiment's run has logged through azureml-core and mlflow.
 
     Args:
         run: The run.
-        last: As for :func:`read_logged`; of mlflow's metrics the last values alone are read then.
+        last: As for :func:`read_logged`. Of mlflow's metrics, only the last values are read then.
     """
     logged = read_logged(run.metrics, last)
     if not (run.folder / FOLDER).is_dir():
@@ -134,7 +134,7 @@ def read_all(run: RunRecord, last: int | None = None) -> Logged:
         metrics[name] = [*before, *(value for _step, value in series.points)]
         if series.count > len(series.points):
             counts[name] = len(before) + series.count
-        # One at which everything was logged is the one that mlflow takes where the script names none.
+        # Where all values have the same step, it is mlflow's default, and the script has named none.
         at = [step for step, _value in series.points]
         if not before and len(set(at)) > 1:
             steps[name] = at
@@ -150,12 +150,12 @@ def read_all(run: RunRecord, last: int | None = None) -> Logged:
 
 
 def as_json_value(value: Any) -> Any:
-    """What JSON has no word for, as text."""
+    """A value for JSON: numbers that are not finite become text."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def format_value(value: Any) -> str:
-    """A value as people read it in a line."""
+    """A value as short text on one line."""
     if isinstance(value, float):
         return f"{value:.5g}"
     text = " ".join(str(value).split())

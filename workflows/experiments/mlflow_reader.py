@@ -1,7 +1,7 @@
-"""What a run has logged by mlflow, read from the files of its store without mlflow.
+"""Reads what a run has logged with mlflow from the files of its store, without mlflow.
 
-A metric of a million points is not read whole: its last value lies at the end of its file, the others are taken
-at even distances, and lines are counted without being looked into. What is read at all has limits.
+A metric of a million points is not read completely: the last value is at the end of its file, others are sampled at
+even distances, and lines are counted without being parsed. Everything that is read has limits.
 
 The layout is that of mlflow's file store, see :mod:`workflows.engines.mlflow_store`.
 """
@@ -18,14 +18,14 @@ from pathlib import Path
 
 from ..engines.mlflow_store import ARTIFACTS, FOLDER, STORE, mlflow_run_id
 
-#: Points that are read of all metrics together, and of one at least and at most.
+#: Points that are read of all metrics together, and the fewest and the most points of one metric.
 POINTS, FEWEST, MOST = 20_000, 20, 2_000
-#: Names that are read of a run's metrics, parameters and tags each; other runs that are read.
+#: The most names of a run's metrics, parameters and tags each; the most other runs.
 NAMES, RUNS = 2_000, 200
-#: Bytes of a parameter or a tag; of a line of a metric's file at most; of a file whose lines are counted.
+#: The most bytes of a parameter or a tag, of a line of a metric's file, and of a file whose lines are all counted.
 TEXT_BYTES, LINE_BYTES, COUNTED_BYTES = 8_192, 512, 256 * 1024 * 1024
 _PART = 1024 * 1024
-#: mlflow's own tags, which say what the run's record says already.
+#: mlflow's own tags, which repeat the run's record.
 _OWN_TAG = re.compile(r"mlflow\.(?!note\.content$)")
 _NAME = re.compile(rb"^run_name: *(.*)$", re.MULTILINE)
 
@@ -35,8 +35,8 @@ class Series:
     """A metric.
 
     Attributes:
-        points: Step and value, in the order in which they were logged; of many only some, the last one among them.
-        count: How many were logged; 0 where that was not asked for.
+        points: Step and value, in the order in which they were logged. Of a long metric only some, with the last one.
+        count: The number of logged points; 0 where they were not counted.
     """
 
     points: tuple[tuple[int, float], ...]
@@ -69,7 +69,7 @@ class TrackedRun:
 
 
 def read_run(folder: Path, run_id: str, *, last: bool = False) -> TrackedRun:
-    """A step's own run; nothing in it where nothing was logged.
+    """Read a step's own run; it is empty where nothing was logged.
 
     Args:
         folder: The step's folder.
@@ -82,13 +82,13 @@ def read_run(folder: Path, run_id: str, *, last: bool = False) -> TrackedRun:
 
 
 def read_others(folder: Path, run_id: str) -> list[TrackedRun]:
-    """The other runs that a step has made, nested ones above all, with the last value of each metric."""
+    """Read a step's other runs, mostly nested ones, with the last value of each metric."""
     own = mlflow_run_id(run_id)
     return [_read(path, last=True) for path in islice((one for one in _runs(folder) if one.name != own), RUNS)]
 
 
 def artifacts(folder: Path, run_id: str) -> list[tuple[str, Path]]:
-    """The folders in which a step's artifacts lie, each with its name in the run."""
+    """The folders with a step's artifacts, each with its name in the run."""
     own = mlflow_run_id(run_id)
     found = [
         (ARTIFACTS if path.name == own else f"{ARTIFACTS}/{path.name}", path / ARTIFACTS)
@@ -130,7 +130,7 @@ def _read(place: Path, *, last: bool) -> TrackedRun:
 
 
 def _files(root: Path) -> Iterator[tuple[str, Path]]:
-    """Files by their names, which may have slashes; sorted, and no more than :data:`NAMES`."""
+    """Files by name, sorted, at most :data:`NAMES`. A name may have slashes."""
 
     def walk(folder: Path, before: str) -> Iterator[tuple[str, Path]]:
         try:
@@ -180,7 +180,7 @@ def _at(file: FileIO, offset: int, size: int) -> bytes:
 
 
 def _tail(file: FileIO, size: int) -> bytes:
-    """The last whole lines; one that is just being written is not among them."""
+    """The last complete lines, without one that is just being written."""
     begin = max(0, size - 2 * LINE_BYTES)
     data = _at(file, begin, size - begin)
     data = data[: data.rfind(b"\n") + 1]
@@ -188,14 +188,14 @@ def _tail(file: FileIO, size: int) -> bytes:
 
 
 def _line(file: FileIO, offset: int) -> bytes:
-    """The first whole line from an offset on."""
+    """The first complete line from an offset on."""
     data = _at(file, max(0, offset - 1), 2 * LINE_BYTES)
     begin = data.find(b"\n") + 1 if offset else 0
     return data[begin : data.find(b"\n", begin) + 1]
 
 
 def _points(data: bytes) -> list[tuple[int, float]]:
-    """Step and value of each whole line, ``TIME VALUE [STEP …]``; lines of another form are left out."""
+    """Step and value of each complete line, ``TIME VALUE [STEP …]``; lines of another form are omitted."""
     found = []
     for line in data[: data.rfind(b"\n") + 1].split(b"\n"):
         words = line.split(b" ")
@@ -213,7 +213,7 @@ def _thinned(points: list[tuple[int, float]], most: int) -> tuple[tuple[int, flo
 
 
 def _count(file: FileIO, size: int) -> int:
-    """The number of lines; of a file that is longer than is counted, as many as its beginning lets one expect."""
+    """The number of lines; for a very long file, estimated from its first :data:`COUNTED_BYTES`."""
     counted = min(size, COUNTED_BYTES)
     lines = sum(_at(file, offset, _PART).count(b"\n") for offset in range(0, counted, _PART))
     return lines * size // counted if counted else 0

@@ -1,6 +1,6 @@
 """A metric over its steps, drawn in text.
 
-The libraries for it bring numpy or compiled code along, which is much for one picture.
+Plotting libraries depend on numpy or compiled code, which is too much for one plot.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ def draw(points: Sequence[tuple[float, float]], width: int = 72, height: int = 1
     """Draw points as a line, with the values at the left and the steps below.
 
     Args:
-        points: Step and value, in the order of the steps; what is not finite is left out.
-        width: Columns of the whole.
-        height: Lines of the picture itself.
+        points: Step and value, in the order of the steps; values that are not finite are omitted.
+        width: Columns, including the labels.
+        height: Lines, without the axis.
     """
     finite = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     if not finite:
@@ -59,7 +59,7 @@ def _number(value: float) -> str:
 def _pixels(
     points: Sequence[tuple[float, float]], low: float, high: float, columns: int, rows: int
 ) -> list[tuple[int, int]]:
-    """The dots of the line, from the left and from the top."""
+    """The dots of the line, as columns from the left and rows from the top."""
     begin, end = points[0][0], points[-1][0]
 
     def place(x: float, y: float) -> tuple[int, int]:

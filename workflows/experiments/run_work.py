@@ -1,4 +1,4 @@
-"""What a run of an experiment does, whether its run configuration says so or a job file."""
+"""The work of an experiment's run, from its run configuration or from a job file."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Work:
     """One run's work.
 
     Attributes:
-        step: What the runner is to do, without an image and without a debugger.
-        shown: The command as people see it.
-        file: The file that says so.
-        environment: What it runs in.
-        options: What to type, besides the experiment's name, to run it again.
+        step: What the runner executes, without an image and without a debugger.
+        shown: The command as it is displayed.
+        file: The file that defines it.
+        environment: The environment that it runs in.
+        options: What to type after the experiment's name to run it again.
         any_program: Whether the debugger is let into any Python that the command starts.
         notes: What is done differently here, one line each.
     """
@@ -42,18 +42,18 @@ class Work:
 
     @property
     def processes(self) -> int:
-        """How many there are, or may be where the script is one that starts others."""
+        """The number of processes, or the most there may be where the script starts others."""
         return processes(self.step.distribution, self.step.ranks, self.step.command)
 
     def planned(self, name: str, image: ImageRef, debug: PlannedDebug | None) -> PlannedStep:
-        """The step as a run of an experiment has it: it is called as the experiment, and what it logs is kept."""
+        """The step of an experiment's run: it has the experiment's name, and its metrics are kept."""
         if debug is not None:
             debug = replace(debug, any_program=self.any_program)
         return replace(self.step, name=name, image=image, debug=debug, metrics=True)
 
 
 def processes(distribution: str, ranks: int, command: str) -> int:
-    """How many processes a run is, over all nodes, or may be where its script is one that starts others."""
+    """The number of a run's processes on all nodes, or the most there may be where the script starts others."""
     from ..pipelines.commands import count_started_ranks
 
     return ranks if distribution else count_started_ranks(command)
@@ -86,7 +86,7 @@ def work_of_job(settings: Settings, console: Console, job: Path, inputs: dict[st
 
     Args:
         settings: The settings.
-        console: Shown what is fetched.
+        console: Shows the downloads.
         job: The file.
         inputs: Values for its inputs by name.
         engine: The engine that will run it.

@@ -19,24 +19,24 @@ def read(path: Path) -> RunConfig:
         path: The file; the project is the folder above its own.
 
     Raises:
-        UserError: It is not there, cannot be read, is not YAML, names no script, or a value is of the wrong
-            type; with the line.
+        UserError: It does not exist, cannot be read, is not YAML, names no script, or a value has the wrong type; with
+            the line.
     """
     from .runconfig_reader import parse
-    from .runconfig_text import open_files
+    from .runconfig_text import open_documents
 
-    return parse(open_files(path))
+    return parse(open_documents(path))
 
 
 def write(path: Path, config: RunConfig) -> bool:
-    """Write a run configuration; in a file that is there, change no more than the values that differ.
+    """Write a run configuration. In an existing file, only the values that differ are changed.
 
-    Comments, the order and what this program does not know are kept. The environment's fields are changed in
-    the file that ``environment`` names, where it names one. Each file is replaced at one stroke.
+    Comments, the order and unknown keys are kept. Where ``environment`` names a file, the environment's fields are
+    changed in that file. Each file is replaced atomically.
 
     Args:
-        path: The file; its folder is made when missing.
-        config: What it is to say.
+        path: The file; its folder is created if missing.
+        config: The values to write.
 
     Returns:
         Whether anything was written.
@@ -44,15 +44,15 @@ def write(path: Path, config: RunConfig) -> bool:
     Raises:
         UserError: The file cannot be read, changed or written; it is left as it was.
     """
-    from .runconfig_text import open_files, save
-    from .runconfig_writer import changed, fresh
+    from .runconfig_text import open_documents, save
+    from .runconfig_writer import new_file_content, updated_documents
 
     if not path.exists():
-        save(path, fresh(config, path))
+        save(path, new_file_content(config, path))
         return True
-    before = open_files(path)
-    after = changed(before, config)
-    # The environment's own file first: nothing refers to it that is not there yet.
+    before = open_documents(path)
+    after = updated_documents(before, config)
+    # The environment's file is written first, before the file that refers to it.
     documents = [(old, new) for old, new in zip(before, after, strict=True) if new != old]
     for _, new in reversed(documents):
         save(new.file, new.encoded)

@@ -1,4 +1,4 @@
-"""What a run configuration says, whichever file it is in."""
+"""The fields of a run configuration, independent of the file format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DISTRIBUTIONS = {"openmpi": "mpi", "intelmpi": "mpi", "nccl": "pytorch", "gloo":
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run configuration says; the defaults are the SDK's.
+    """The fields of a run configuration. The defaults are the SDK's.
 
     Attributes:
         script: The script, relative to the project's folder.
@@ -28,22 +28,22 @@ class RunConfig:
         communicator: ``None``, ``OpenMpi``, ``IntelMpi``, ``Nccl``, ``Gloo``, ``ParameterServer``.
         node_count: Nodes.
         mpi_processes: With MPI, processes of each node.
-        pytorch_processes: With PyTorch, processes of all nodes together; None for one of each node.
+        pytorch_processes: With PyTorch, processes of all nodes together; None for one on each node.
         environment: The environment's name.
         environment_version: Its version, where one is named.
-        user_managed: Whether nothing is to be installed: the script runs with the Python that is there.
-        conda_file: A conda file, relative to the project's folder; it goes before ``conda``.
-        conda: A conda file's content, where it is written into the run configuration itself.
+        user_managed: Whether nothing is installed: the script runs with the existing Python.
+        conda_file: A conda file, relative to the project's folder; it takes precedence over ``conda``.
+        conda: A conda file's content, where the run configuration itself contains it.
         base_image: The image that the environment builds on. The SDK always writes one.
-        base_dockerfile: The text of a Dockerfile, in the place of a base image.
+        base_dockerfile: The text of a Dockerfile, in place of a base image.
         variables: Environment variables of the run.
-        use_docker: Whether the SDK would run it in a container; it writes false where nobody has said anything.
+        use_docker: Whether the SDK would run it in a container; by default it writes false.
         shm_size: Size of /dev/shm in the container.
-        data: Local paths by name, relative to the project's folder; or what lies in a workspace, ``azureml:…``.
-        output_collection: Whether logs, metrics and outputs are to be kept.
-        snapshot_project: Whether the project is to be kept with the run.
-        directories_to_watch: Folders whose files are to be kept as the script writes them.
-        ignored: What is set in the file and not acted on, such as ``amlcompute.vmSize``; not written.
+        data: Local paths by name, relative to the project's folder, or names of a workspace's data, ``azureml:…``.
+        output_collection: Whether logs, metrics and outputs are kept.
+        snapshot_project: Whether the project is kept with the run.
+        directories_to_watch: Folders whose files are kept while the script writes them.
+        ignored: Keys that are set in the file but not supported, such as ``amlcompute.vmSize``; not written.
         places: File and line of the fields that are set, by attribute, ``data.NAME``, ``variables.NAME``; not written.
     """
 
@@ -74,13 +74,13 @@ class RunConfig:
 
     @property
     def only_named(self) -> bool:
-        """Whether the environment is a registered or curated one, of which the file has no more than the name."""
+        """Whether the file has only the name of a registered or curated environment."""
         defined = self.conda_file or self.conda or self.base_image or self.base_dockerfile
         return not defined and not self.user_managed
 
     @property
     def distribution(self) -> str:
-        """``mpi``, ``pytorch``, or empty where it is one process."""
+        """``mpi`` or ``pytorch``; empty for a single process."""
         return DISTRIBUTIONS.get(self.communicator.lower(), "")
 
     @property

@@ -1,8 +1,9 @@
-"""What a run configuration says, checked, and what it says that is not acted on."""
+"""Parses and checks a run configuration, and lists the keys in it that are not supported."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from ..redaction import keep_conda_variables, keep_variables
 from .runconfig_fields import DISTRIBUTIONS, RunConfig
 from .runconfig_text import Document
 
-#: Where each field is kept. What has a second place has the older one last.
-PLACES: dict[str, tuple[str, ...]] = {
+#: The keys of each field in the file.
+KEY_PATHS: dict[str, tuple[str, ...]] = {
     "script": ("script",),
     "arguments": ("arguments",),
     "target": ("target",),
@@ -39,7 +40,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "snapshot_project": ("history", "snapshotProject"),
     "directories_to_watch": ("history", "directoriesToWatch"),
 }
-OLDER_PLACES: dict[str, tuple[str, ...]] = {
+OLDER_KEY_PATHS: dict[str, tuple[str, ...]] = {
     "use_docker": ("environment", "docker", "enabled"),
     "shm_size": ("environment", "docker", "shmSize"),
 }
@@ -48,8 +49,8 @@ VARIABLES = (("environmentVariables",), ("environment", "environmentVariables"))
 PLACEHOLDER = ("EXAMPLE_ENV_VAR", "EXAMPLE_VALUE")
 DEFAULT_SHM_SIZE = "2g"
 
-_ANY = object()  # acted on, or without an effect in the SDK itself
-# Every other key: what it is unless somebody has set it, in any version of the SDK. An empty one counts as unset.
+_ANY = object()  # supported here, or without an effect in the SDK itself
+# The default values of every other key in any version of the SDK. An empty value counts as unset.
 _UNSET: dict[str, Any] = {
     **dict.fromkeys(("script", "arguments", "nodeCount", "environmentVariables", "data", "dataReferences"), _ANY),
     "autoPrepareEnvironment": _ANY,
@@ -89,65 +90,65 @@ _UNSET: dict[str, Any] = {
 
 
 def parse(documents: tuple[Document, ...]) -> RunConfig:
-    """A run configuration of its text.
+    """Parse a run configuration.
 
     Args:
-        documents: The file, and that of its environment where it names one.
+        documents: The file, and the file of its environment where it names one.
 
     Raises:
-        UserError: It names no script, or a value is of the wrong type; with the line.
+        UserError: It names no script, or a value has the wrong type; with the line.
     """
-    root = whole(documents)
+    root = merged_root(documents)
     if is_legacy(root):
         return _parse_legacy(root, documents[0].file)
-    places = {name: found for name, path in PLACES.items() if (found := at(root, path)) is not None}
+    places = {name: found for name, path in KEY_PATHS.items() if (found := value_at(root, path)) is not None}
     config = RunConfig(
         script=_script(root),
         arguments=_texts(places.get("arguments"), "`arguments`"),
-        target=_text(root, PLACES["target"]) or "local",
-        framework=_text(root, PLACES["framework"]) or "Python",
-        communicator=_text(root, PLACES["communicator"]) or "None",
-        node_count=_number(root, PLACES["node_count"]) or 1,
-        mpi_processes=_number(root, PLACES["mpi_processes"]) or 1,
-        pytorch_processes=_number(root, PLACES["pytorch_processes"]),
-        environment=_text(root, PLACES["environment"]),
-        environment_version=_text(root, PLACES["environment_version"]),
-        user_managed=_truth(root, PLACES["user_managed"], False),
-        conda_file=_text(root, PLACES["conda_file"]),
+        target=_text(root, KEY_PATHS["target"]) or "local",
+        framework=_text(root, KEY_PATHS["framework"]) or "Python",
+        communicator=_text(root, KEY_PATHS["communicator"]) or "None",
+        node_count=_number(root, KEY_PATHS["node_count"]) or 1,
+        mpi_processes=_number(root, KEY_PATHS["mpi_processes"]) or 1,
+        pytorch_processes=_number(root, KEY_PATHS["pytorch_processes"]),
+        environment=_text(root, KEY_PATHS["environment"]),
+        environment_version=_text(root, KEY_PATHS["environment_version"]),
+        user_managed=_boolean(root, KEY_PATHS["user_managed"], False),
+        conda_file=_text(root, KEY_PATHS["conda_file"]),
         conda=_conda(root),
-        base_image=_text(root, PLACES["base_image"]),
-        base_dockerfile=_text(root, PLACES["base_dockerfile"]),
+        base_image=_text(root, KEY_PATHS["base_image"]),
+        base_dockerfile=_text(root, KEY_PATHS["base_dockerfile"]),
         variables=_variables(root, places),
-        # The SDK writes both, also where only one was set: what is not the default was.
-        use_docker=any(_truth(root, path["use_docker"], False) for path in (PLACES, OLDER_PLACES)),
+        # The SDK writes both keys even where only one was set: the one that is not the default was set.
+        use_docker=any(_boolean(root, path["use_docker"], False) for path in (KEY_PATHS, OLDER_KEY_PATHS)),
         shm_size=_shm_size(root),
         data=_data(root, places),
-        output_collection=_truth(root, PLACES["output_collection"], True),
-        snapshot_project=_truth(root, PLACES["snapshot_project"], True),
+        output_collection=_boolean(root, KEY_PATHS["output_collection"], True),
+        snapshot_project=_boolean(root, KEY_PATHS["snapshot_project"], True),
         directories_to_watch=_texts(places.get("directories_to_watch"), "`history.directoriesToWatch`", ("logs",)),
         places={name: (value.file or documents[0].file, value.line) for name, value in places.items()},
     )
     if config.distribution == "pytorch" and (config.pytorch_processes or 0) % config.node_count:
-        nodes = f"{config.pytorch_processes} processes cannot be shared out evenly to {config.node_count} nodes."
+        nodes = f"{config.pytorch_processes} processes cannot be divided evenly among {config.node_count} nodes."
         remedy = "Make `pytorch.processCount` a multiple of `nodeCount`."
         raise refuse(places["pytorch_processes"], nodes, remedy)
     ignored = tuple(dict.fromkeys(_not_acted_on(root, config)))
-    return _with(config, ignored=ignored)
+    return replace(config, ignored=ignored)
 
 
-def whole(documents: tuple[Document, ...]) -> Value:
-    """The content, with that of the environment's file where it is one."""
+def merged_root(documents: tuple[Document, ...]) -> Value:
+    """The content of the run configuration, including that of the environment's file."""
     root = documents[0].value
     if len(documents) == 1:
         return root
     return Value({**root.data, "environment": documents[1].value}, root.file, root.line)
 
 
-def at(root: Value, path: tuple[str, ...]) -> Value | None:
-    """A value by its keys; None where it is not there or empty.
+def value_at(root: Value, path: tuple[str, ...]) -> Value | None:
+    """The value under a path of keys; None where it is missing or empty.
 
     Raises:
-        UserError: A mapping on the way is something else.
+        UserError: A value on the path is not a mapping.
     """
     value: Value | None = root
     for depth, name in enumerate(path):
@@ -160,13 +161,13 @@ def at(root: Value, path: tuple[str, ...]) -> Value | None:
 
 
 def data_name(key: str, entry: Value) -> str:
-    """What an entry of ``data`` is called: the SDK changes the keys of files with snake_case in them."""
+    """The name of an entry of ``data``. It may differ from the key, since the SDK changes keys in snake_case."""
     named = entry.get("environmentVariableName")
     return named.text("`environmentVariableName`") if named is not None else key
 
 
 def is_legacy(root: Value) -> bool:
-    """Whether it is in the format of the SDK before its version 1."""
+    """Whether a run configuration has the format from before the SDK's version 1."""
     return root.get("argumentVector") is not None
 
 
@@ -181,21 +182,15 @@ def _parse_legacy(root: Value, file: Path) -> RunConfig:
         target=_text(root, ("target",)) or "local",
         framework=_text(root, ("framework",)) or "Python",
         conda_file=_text(root, ("condaDependenciesFile",)),
-        variables=_texts_of_variables(root.get("environmentVariables"), "`EnvironmentVariables`"),
+        variables=_parse_variables(root.get("environmentVariables"), "`EnvironmentVariables`"),
         places={"script": (file, root.data["argumentVector"].line)},
     )
     rest = {name: value for name, value in root.data.items() if name not in known}
-    ignored = tuple(_set(Value(rest, file, 1), {}, "")) + _elsewhere(config)
-    return _with(config, ignored=ignored)
+    ignored = tuple(_set_keys(Value(rest, file, 1), {}, "")) + _unsupported_values(config)
+    return replace(config, ignored=ignored)
 
 
-def _with(config: RunConfig, **fields: Any) -> RunConfig:
-    from dataclasses import replace
-
-    return replace(config, **fields)
-
-
-def _elsewhere(config: RunConfig) -> tuple[str, ...]:
+def _unsupported_values(config: RunConfig) -> tuple[str, ...]:
     given = {"target": config.target, "framework": config.framework}
     return tuple(name for name, value in given.items() if value.lower() not in _UNSET[name])
 
@@ -216,7 +211,7 @@ def _script(root: Value) -> str:
 
 
 def _text(root: Value, path: tuple[str, ...]) -> str:
-    found = at(root, path)
+    found = value_at(root, path)
     return "" if found is None else found.text(f"`{'.'.join(path)}`")
 
 
@@ -225,24 +220,24 @@ def _texts(value: Value | None, what: str, default: tuple[str, ...] = ()) -> tup
         return default
     if not isinstance(value.data, list):
         raise refuse(value, f"{what} has to be a list, not {kind(value)}.", "Write a line `- …` under it for each.")
-    # As on a command line, nothing is an empty text.
-    return tuple("" if item.data is None else _given(item, f"An entry of {what}") for item in value.data)
+    # As on a command line, an empty value is an empty text.
+    return tuple("" if item.data is None else _process_text(item, f"An entry of {what}") for item in value.data)
 
 
-def _texts_of_variables(value: Value | None, what: str) -> dict[str, str]:
+def _parse_variables(value: Value | None, what: str) -> dict[str, str]:
     texts = dict[str, str]()
     for name, item in value.mapping(what).items() if value is not None else ():
         if not name or "=" in name or "\0" in name:
             problem = f"`{_printable(name)}` cannot be the name of an environment variable, as in {what}."
             raise refuse(item, problem, "Correct it: letters, digits and _.")
-        # Nothing, such as `NAME:` in a .env file.
-        texts[name] = "" if item.data is None else _given(item, f"`{name}` in {what}")
+        # An empty value, as `NAME=` in a .env file.
+        texts[name] = "" if item.data is None else _process_text(item, f"`{name}` in {what}")
     keep_variables(texts)
     return texts
 
 
-def _given(value: Value, what: str) -> str:
-    """A text that a process is given."""
+def _process_text(value: Value, what: str) -> str:
+    """A text that is passed to a process, which cannot contain a NUL."""
     text = value.text(what)
     if "\0" in text:
         raise refuse(value, f"{what} has a NUL in it, which no process can be given.", "Take the NUL out.")
@@ -253,8 +248,8 @@ def _printable(text: str) -> str:
     return text.replace("\0", "\\0")
 
 
-def _truth(root: Value, path: tuple[str, ...], default: bool) -> bool:
-    found = at(root, path)
+def _boolean(root: Value, path: tuple[str, ...], default: bool) -> bool:
+    found = value_at(root, path)
     if found is None:
         return default
     text = found.text(f"`{'.'.join(path)}`")
@@ -264,7 +259,7 @@ def _truth(root: Value, path: tuple[str, ...], default: bool) -> bool:
 
 
 def _number(root: Value, path: tuple[str, ...]) -> int | None:
-    found = at(root, path)
+    found = value_at(root, path)
     if found is None:
         return None
     text = found.text(f"`{'.'.join(path)}`")
@@ -275,8 +270,8 @@ def _number(root: Value, path: tuple[str, ...]) -> int | None:
 
 
 def _conda(root: Value) -> dict[str, Any] | None:
-    found = at(root, PLACES["conda"])
-    if found is None or at(root, PLACES["conda_file"]) is not None:
+    found = value_at(root, KEY_PATHS["conda"])
+    if found is None or value_at(root, KEY_PATHS["conda_file"]) is not None:
         return None
     found.mapping("`environment.python.condaDependencies`")
     plain: dict[str, Any] = found.plain()
@@ -287,8 +282,8 @@ def _conda(root: Value) -> dict[str, Any] | None:
 def _variables(root: Value, places: dict[str, Value]) -> dict[str, str]:
     variables = dict[str, str]()
     for path in reversed(VARIABLES):
-        found = at(root, path)
-        for name, text in _texts_of_variables(found, f"`{'.'.join(path)}`").items():
+        found = value_at(root, path)
+        for name, text in _parse_variables(found, f"`{'.'.join(path)}`").items():
             assert found is not None
             if len(path) == 1 or (name, text) != PLACEHOLDER:
                 variables[name] = text
@@ -298,8 +293,8 @@ def _variables(root: Value, places: dict[str, Value]) -> dict[str, str]:
 
 def _shm_size(root: Value) -> str:
     chosen = ""
-    for path in (OLDER_PLACES["shm_size"], PLACES["shm_size"]):
-        found = at(root, path)
+    for path in (OLDER_KEY_PATHS["shm_size"], KEY_PATHS["shm_size"]):
+        found = value_at(root, path)
         if found is not None and (text := _text(root, path)):
             memory_size(found, f"`{'.'.join(path)}`")
             chosen = text if text != DEFAULT_SHM_SIZE else chosen
@@ -311,7 +306,7 @@ def _data(root: Value, places: dict[str, Value]) -> dict[str, str]:
     found = root.get("data")
     for key, entry in found.mapping("`data`").items() if found is not None else ():
         entry.mapping(f"`data.{key}`")
-        path = at(entry, ("dataLocation", "uri", "path"))
+        path = value_at(entry, ("dataLocation", "uri", "path"))
         if path is not None and scheme(path.text(f"`data.{key}.dataLocation.uri.path`")) in ("", "azureml"):
             name = data_name(key, entry)
             data[name] = path.text("")
@@ -320,11 +315,11 @@ def _data(root: Value, places: dict[str, Value]) -> dict[str, str]:
 
 
 def _not_acted_on(root: Value, config: RunConfig) -> Iterator[str]:
-    yield from _set(root, _UNSET, "")
-    if config.conda_file and at(root, PLACES["conda"]) is not None:
-        yield ".".join(PLACES["conda"])
+    yield from _set_keys(root, _UNSET, "")
+    if config.conda_file and value_at(root, KEY_PATHS["conda"]) is not None:
+        yield ".".join(KEY_PATHS["conda"])
     for section in ("mpi", "pytorch"):
-        # The SDK's own helpers write it twice.
+        # The SDK's own helpers write the number of nodes twice.
         nodes = _number(root, (section, "nodeCount"))
         if nodes not in (None, 1, config.node_count):
             yield f"{section}.nodeCount"
@@ -341,14 +336,14 @@ def _not_acted_on(root: Value, config: RunConfig) -> Iterator[str]:
             yield f"dataReferences.{key}"
 
 
-def _set(value: Value, unset: Any, name: str) -> Iterator[str]:
-    """The names of what is set, compared with what it is unless somebody has set it."""
+def _set_keys(value: Value, unset: Any, name: str) -> Iterator[str]:
+    """The names of the keys whose values differ from the defaults."""
     if unset is _ANY or value.data in (None, "", [], {}):
         return
     if isinstance(value.data, dict) and not isinstance(unset, list):
         for key, item in value.data.items():
             inner = unset.get(key, {}) if isinstance(unset, dict) else {}
-            yield from _set(item, inner, f"{name}.{key}".lstrip("."))
+            yield from _set_keys(item, inner, f"{name}.{key}".lstrip("."))
         return
     data = value.plain()
     if not isinstance(unset, list) or (data.lower() if isinstance(data, str) else data) not in unset:

@@ -1,4 +1,4 @@
-"""Data that a run configuration names in a workspace, brought here once."""
+"""Downloads the workspace's data that a run configuration names, once for the same content."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 
 def fetch_data(settings: Settings, console: Console, data: Mapping[str, str]) -> dict[str, str]:
-    """An experiment's data with local paths only; what lies in the workspace is fetched, or found fetched.
+    """An experiment's data as local paths; the workspace's data is downloaded unless it already was.
 
     Args:
         settings: Which workspace, and who signs in.
-        console: Shown what is fetched.
+        console: Shows the downloads.
         data: Local paths, and references to the workspace's data, by name.
 
     Raises:
-        UserError: There is no such data, or it cannot be fetched.
+        UserError: There is no such data, or it cannot be downloaded.
     """
     wanted = {name: parse(text) for name, text in data.items() if is_in_workspace(text)}
     if not wanted:
@@ -91,11 +91,11 @@ def _bring(source: WorkspaceData, place: DatastorePath, name: str, step: Step) -
 def _fetch(
     source: WorkspaceData, place: DatastorePath, files: Mapping[str, Blob], whole: Path, progress: Progress
 ) -> None:
-    """Fetch all files into a folder that has its name only once they are all there."""
+    """Download all files into a folder that gets its name only when it is complete."""
     made = not whole.parent.exists()
     make_folder(whole.parent)
     for left in whole.parent.glob("*.part"):
-        # Of a command that was killed; nobody else is at work here.
+        # A killed command left it; the lock keeps other commands out.
         shutil.rmtree(left, ignore_errors=True)
     part = whole.with_name(f"{whole.name}.part")
     try:
@@ -103,7 +103,7 @@ def _fetch(
             target = part / inside
             make_folder(target.parent)
             source.fetch(place.datastore, blob, target, progress.update_current)
-            # What a script writes into it would be taken for the workspace's by the next run.
+            # The next run would take a script's changes to it for the workspace's data.
             target.chmod(0o400)
             progress.finish_file(blob.size)
         os.replace(part, whole)
