@@ -190,8 +190,8 @@ def kind_of(root: Value) -> Kind | None:
     """
     if not root.is_mapping:
         return None
-    schema = _by_schema(_text(root, "$schema"))
-    found = _by_keys(root, schema) or schema
+    schema = _kind_from_schema(_text(root, "$schema"))
+    found = _kind_from_keys(root, schema) or schema
     if found is not None and found in _AS_COMPONENT and (schema in _AS_COMPONENT.values() or _is_component(root)):
         return _AS_COMPONENT[found]
     if found is PARALLEL_COMPONENT and schema is PARALLEL_JOB:
@@ -267,7 +267,7 @@ def _text(root: Value, key: str) -> str:
     return found.data if found is not None and isinstance(found.data, str) else ""
 
 
-def _by_schema(text: str) -> Kind | None:
+def _kind_from_schema(text: str) -> Kind | None:
     """``https://azuremlschemas.azureedge.net/latest/commandJob.schema.json`` and spellings like it."""
     name = text.rstrip("/").rpartition("/")[2].lower()
     name = re.sub(r"(\.schema)?\.json$", "", name)
@@ -278,7 +278,7 @@ def _by_schema(text: str) -> Kind | None:
     return next((kind for ending, kind in _ENDINGS if name.endswith(ending)), None)
 
 
-def _by_keys(root: Value, schema: Kind | None) -> Kind | None:
+def _kind_from_keys(root: Value, schema: Kind | None) -> Kind | None:
     has = {key for key, value in root.data.items() if value.data is not None}
     type_ = re.sub(r"[^a-z0-9]", "", _text(root, "type").lower())
     if has & {"create_job", "create_monitor", "import_data"} or ({"trigger", "name"} <= has and "jobs" not in has):

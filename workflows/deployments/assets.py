@@ -72,7 +72,7 @@ def read_model(
     model_dir: Path | None,
     *,
     needed: bool,
-    bring: Callable[[str], Model] | None = None,
+    download: Callable[[str], Model] | None = None,
 ) -> Model | None:
     """A deployment's model.
 
@@ -82,7 +82,7 @@ def read_model(
         names: For registered names.
         model_dir: The folder that takes its place, where one was typed or set.
         needed: Whether nothing works without it.
-        bring: Brings a registered model here; None where nothing does.
+        download: Downloads a registered model; None where that is not possible.
 
     Returns:
         None where there is none, or another folder takes its place, or something is wrong.
@@ -98,7 +98,7 @@ def read_model(
     with problems.collect_errors(value):
         if value.is_mapping:
             return _read_inline_model(problems, value)
-        return _find_named_model(problems, value, value.text("`model`").strip(), names, bring)
+        return _find_named_model(problems, value, value.text("`model`").strip(), names, download)
     return None
 
 
@@ -129,7 +129,7 @@ def _read_inline_model(problems: Problems, value: Value) -> Model | None:
 
 
 def _find_named_model(
-    problems: Problems, value: Value, text: str, names: LocalAssets, bring: Callable[[str], Model] | None
+    problems: Problems, value: Value, text: str, names: LocalAssets, download: Callable[[str], Model] | None
 ) -> Model | None:
     file = None if text.startswith("file:") else names.find(text, (kinds.MODEL,), value)
     if file is not None:
@@ -142,9 +142,9 @@ def _find_named_model(
             return _read_inline_model(problems, read_yaml(path, "model file", value))
         if exists(path):
             return Model(path)
-    if bring is not None and scheme(text) == "azureml":
+    if download is not None and scheme(text) == "azureml":
         try:
-            return bring(text)
+            return download(text)
         except UserError as error:
             # It is told where the name stands, unless more than two lines belong to it.
             if error.file is not None or error.details:

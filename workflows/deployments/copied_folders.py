@@ -23,13 +23,13 @@ def find_copied_folders(context: Path, dockerfile: str) -> Mapping[str, str]:
     """
     found: dict[str, str] = {}
     home = "/"
-    for one in parse(read_text(context / dockerfile, errors="replace")).instructions:
-        if one.keyword == "FROM":
+    for instruction in parse(read_text(context / dockerfile, errors="replace")).instructions:
+        if instruction.keyword == "FROM":
             found, home = {}, "/"
-        elif one.keyword == "WORKDIR" and "$" not in one.rest:
-            home = posixpath.normpath(posixpath.join(home, one.rest.strip().strip("\"'")))
-        elif one.keyword in ("COPY", "ADD") and not one.flag("from") and not one.heredocs:
-            *sources, target = _words(one)
+        elif instruction.keyword == "WORKDIR" and "$" not in instruction.rest:
+            home = posixpath.normpath(posixpath.join(home, instruction.rest.strip().strip("\"'")))
+        elif instruction.keyword in ("COPY", "ADD") and not instruction.flag("from") and not instruction.heredocs:
+            *sources, target = _arguments(instruction)
             for source in sources:
                 local = context / source.lstrip("/")
                 if any(sign in source + target for sign in "$*?[") or "://" in source or not local.exists():
@@ -44,13 +44,13 @@ def find_copied_folders(context: Path, dockerfile: str) -> Mapping[str, str]:
     return {place: local for place, local in found.items() if _has_python(Path(local))}
 
 
-def _words(one: Instruction) -> list[str]:
-    if one.rest.startswith("["):
+def _arguments(instruction: Instruction) -> list[str]:
+    if instruction.rest.startswith("["):
         try:
-            return [str(word) for word in json.loads(one.rest)] or ["", ""]
+            return [str(word) for word in json.loads(instruction.rest)] or ["", ""]
         except ValueError:
             pass
-    return one.rest.split() or [""]
+    return instruction.rest.split() or [""]
 
 
 def _has_python(folder: Path) -> bool:

@@ -1,6 +1,6 @@
 """An endpoint's file in the place of a deployment's: the deployment of it that is here.
 
-An endpoint's file says nothing of what serves, and a person may name it all the same. Its deployments lie in files
+An endpoint's file says nothing of what serves, and a user may name it all the same. Its deployments lie in files
 beside it, or, as files of the preview had it, in itself under ``deployments``.
 """
 

@@ -63,12 +63,12 @@ def _rank(settings: Settings, field: str) -> int:
     return _TYPED if source == BY_FIELD[field].flag else 1 if source == BY_FIELD[field].variable else 0
 
 
-def apply_deployment_file(settings: Settings, bring: Callable[[str], Model] | None = None) -> DescribedDeployment:
+def apply_deployment_file(settings: Settings, download: Callable[[str], Model] | None = None) -> DescribedDeployment:
     """The settings with what the deployment's file says, where one is named.
 
     Args:
         settings: The settings.
-        bring: Brings a registered model here; None where that is not wanted.
+        download: Downloads a registered model; None where that is not wanted.
 
     Raises:
         UserError: The file, or what it names, is not as it has to be.
@@ -79,7 +79,7 @@ def apply_deployment_file(settings: Settings, bring: Callable[[str], Model] | No
     if takes_precedence(settings, "model_dir") and model_dir is not None and not model_dir.is_dir():
         # What is wrong with it is said where every model folder is looked at.
         return DescribedDeployment(replace(settings, deployment=None))
-    found = load_deployment(settings.deployment, settings.project, model_dir, bring)
+    found = load_deployment(settings.deployment, settings.project, model_dir, download)
     if takes_precedence(settings, "score_script"):
         found = _replace_script(found, settings)
     changed: dict[str, Any] = {}

@@ -42,7 +42,7 @@ _WANTED = ("name", "endpoint_name")
 
 
 def load_deployment(
-    file: Path, project: Path, model_dir: Path | None = None, bring: Callable[[str], Model] | None = None
+    file: Path, project: Path, model_dir: Path | None = None, download: Callable[[str], Model] | None = None
 ) -> OnlineDeployment:
     """Read an online deployment.
 
@@ -50,59 +50,59 @@ def load_deployment(
         file: Its file, absolute.
         project: The project's folder, in which registered names are looked for.
         model_dir: The folder that takes the model's place, where one was typed or set.
-        bring: Brings a registered model here that no file of the project has the name of; None where nothing does.
+        download: Downloads a registered model that no file of the project describes; None where that is not possible.
 
     Raises:
         UserError: It is none, or something in it is wrong or not on this machine; one error with all of it.
     """
     problems = Problems()
-    root, of_endpoint = find_deployment(read_yaml(file, "deployment file", on_error=problems.add_error))
+    root, endpoint_note = find_deployment(read_yaml(file, "deployment file", on_error=problems.add_error))
     file = root.file or file
     problems.files[file] = None
     if kinds.kind_of(root) is not kinds.ONLINE_DEPLOYMENT and not _looks_like_one(root):
         raise kinds.wrong_kind(root, "an online deployment")
-    problems.notes += [of_endpoint] if of_endpoint else []
-    _keys(problems, root.data, _KEYS, "A deployment")
+    problems.notes += [endpoint_note] if endpoint_note else []
+    _check_keys(problems, root.data, _KEYS, "A deployment")
     names = LocalAssets((project, file.parent))
-    code, script = _code(problems, root)
+    code, script = _read_code(problems, root)
     mlflow = code is None
-    model = read_model(problems, root.get("model"), names, model_dir, needed=mlflow, bring=bring)
-    environment, routes = _environment(problems, root, names)
-    served = routes is not None
+    model = read_model(problems, root.get("model"), names, model_dir, needed=mlflow, download=download)
+    environment, routes = _read_environment(problems, root, names)
+    serves_itself = routes is not None
     served_by_mlflow = model is not None and (model.is_mlflow or bool(model.elsewhere))
-    if code is None and not served and model is not None and not served_by_mlflow and not problems:
+    if code is None and not serves_itself and model is not None and not served_by_mlflow and not problems:
         problems.add(
             root.get("model") or root,
             f"Nothing serves {model.path.name}: there is no `code_configuration`, it is no MLflow model (a folder with "
             "MLmodel), and no `inference_config` says how an image serves by itself.",
             "Add `code_configuration` with `code` and `scoring_script`, or `inference_config` to the environment.",
         )
-    if code is None and not served and model is None and root.get("model") is None and not problems:
+    if code is None and not serves_itself and model is None and root.get("model") is None and not problems:
         problems.add(
             root,
             "The deployment has neither code nor a model.",
             "Add `code_configuration` with `code` and `scoring_script`, or a `model`.",
         )
-    own = read_variables(problems, root.get("environment_variables"))
-    readiness = _probe(problems, root.get("readiness_probe"), "readiness_probe", served)
-    liveness = _probe(problems, root.get("liveness_probe"), "liveness_probe", served)
-    _requests(problems, root.get("request_settings"))
-    mount = _text(problems, root, "model_mount_path")
-    if mount and served and (not mount.startswith("/") or "\0" in mount or mount.strip("/") == ""):
+    variables_read = read_variables(problems, root.get("environment_variables"))
+    readiness = _read_probe(problems, root.get("readiness_probe"), "readiness_probe", serves_itself)
+    liveness = _read_probe(problems, root.get("liveness_probe"), "liveness_probe", serves_itself)
+    _check_request_settings(problems, root.get("request_settings"))
+    mount = _read_text(problems, root, "model_mount_path")
+    if mount and serves_itself and (not mount.startswith("/") or "\0" in mount or mount.strip("/") == ""):
         problems.add(
             root.data["model_mount_path"],
             f"`model_mount_path` is a folder of the container, from /, not {shorten(mount)!r}.",
             "Correct that line.",
         )
     for key in _ELSEWHERE:
-        _noted(problems, root, key)
+        _note_ignored(problems, root, key)
     problems.notes += [f"Azure ML wants `{key}`, which the file has not" for key in _WANTED if root.get(key) is None]
-    type_ = _text(problems, root, "type").lower() or "managed"
+    type_ = _read_text(problems, root, "type").lower() or "managed"
     if type_ not in ("managed", "kubernetes"):
         problems.add(root.data["type"], f"`type` is managed or kubernetes, not {type_}.", "Correct that line.")
-    name, endpoint = (_text(problems, root, key) for key in _WANTED)
+    name, endpoint = (_read_text(problems, root, key) for key in _WANTED)
     problems.check()
-    endpoint = endpoint or _endpoint_beside(file, name)
+    endpoint = endpoint or _find_endpoint(file, name)
     return OnlineDeployment(
         file=file,
         name=name,
@@ -115,10 +115,10 @@ def load_deployment(
         environment=environment,
         routes=routes,
         model_mount_path=mount,
-        variables=own,
+        variables=variables_read,
         readiness=readiness,
         liveness=liveness,
-        notes=(*names.notes, *problems.notes, *notes_on_secrets(own)),
+        notes=(*names.notes, *problems.notes, *notes_on_secrets(variables_read)),
     )
 
 
@@ -127,14 +127,14 @@ def _looks_like_one(root: Value) -> bool:
     return kinds.kind_of(root) in (None, kinds.MODEL) and root.get("code_configuration") is not None
 
 
-def _keys(problems: Problems, given: Mapping[str, Value], known: tuple[str, ...], what: str) -> None:
+def _check_keys(problems: Problems, given: Mapping[str, Value], known: tuple[str, ...], what: str) -> None:
     """Azure ML refuses a file with a key that it does not know."""
     for key, value in given.items():
         if key not in known and not key.startswith((".", "x-")):
             problems.add(value, f"{what} has no key `{key}`.", did_you_mean(key, known))
 
 
-def _mapping(problems: Problems, value: Value | None, known: tuple[str, ...], what: str) -> Mapping[str, Value]:
+def _read_mapping(problems: Problems, value: Value | None, known: tuple[str, ...], what: str) -> Mapping[str, Value]:
     """A mapping's entries; none where it is something else, which is noted as wrong."""
     if value is None:
         return {}
@@ -142,21 +142,21 @@ def _mapping(problems: Problems, value: Value | None, known: tuple[str, ...], wh
         problems.add(value, f"{what} has to be a mapping, not {kind(value)}.", "Write `name: value` lines under it.")
         return {}
     entries: Mapping[str, Value] = value.data
-    _keys(problems, entries, known, what)
+    _check_keys(problems, entries, known, what)
     return entries
 
 
-def _text(problems: Problems, root: Value, key: str) -> str:
+def _read_text(problems: Problems, root: Value, key: str) -> str:
     return problems.text(root.get(key), f"`{key}`")
 
 
-def _code(problems: Problems, root: Value) -> tuple[Path | None, Path | None]:
+def _read_code(problems: Problems, root: Value) -> tuple[Path | None, Path | None]:
     value = root.get("code_configuration")
-    entries = _mapping(problems, value, ("code", "scoring_script"), "`code_configuration`")
+    entries = _read_mapping(problems, value, ("code", "scoring_script"), "`code_configuration`")
     return (None, None) if not entries or value is None else read_code(problems, value)
 
 
-def _environment(
+def _read_environment(
     problems: Problems, root: Value, names: LocalAssets
 ) -> tuple[EnvironmentReference | None, Routes | None]:
     value = root.get("environment")
@@ -164,22 +164,22 @@ def _environment(
         return None, None
     with problems.collect_errors(value):
         where = resolve_environment_name(value, names)
-        routes = _routes(problems, where.get("inference_config"))
+        routes = _read_routes(problems, where.get("inference_config"))
         return read_environment(where, "the deployment", problems), routes
     return None, None
 
 
-def _routes(problems: Problems, value: Value | None) -> Routes | None:
-    entries = _mapping(problems, value, _ROUTES, "`inference_config`")
+def _read_routes(problems: Problems, value: Value | None) -> Routes | None:
+    entries = _read_mapping(problems, value, _ROUTES, "`inference_config`")
     if value is None or not value.is_mapping:
         return None
     found: dict[str, Route] = {}
     for key in _ROUTES:
-        route = _mapping(problems, entries.get(key), ("path", "port"), f"`{key}`")
+        route = _read_mapping(problems, entries.get(key), ("path", "port"), f"`{key}`")
         if not route.keys() >= {"path", "port"}:
             problems.add(entries.get(key) or value, f"`{key}` needs a `path` and a `port`.", "Add what is missing.")
             continue
-        path, port = str(route["path"].data), _port(problems, route["port"], f"`{key}`")
+        path, port = str(route["path"].data), _read_port(problems, route["port"], f"`{key}`")
         if port is not None:
             found[key] = Route(f"/{path.removeprefix('/')}", port)
     if len(found) < len(_ROUTES):
@@ -187,28 +187,30 @@ def _routes(problems: Problems, value: Value | None) -> Routes | None:
     return Routes(found["scoring_route"], found["readiness_route"], found["liveness_route"])
 
 
-def _probe(problems: Problems, value: Value | None, what: str, served: bool) -> Probe:
+def _read_probe(problems: Problems, value: Value | None, what: str, serves_itself: bool) -> Probe:
     """A probe.
 
     Args:
         problems: Where is noted what is wrong with it.
         value: What the file has of it.
         what: Its key.
-        served: Whether the image serves by itself, so that the probe may say where it is asked.
+        serves_itself: Whether the image serves by itself, so that the probe may have a path and a port.
     """
-    entries = _mapping(problems, value, (*_PROBE, *_PROBE_ALSO), f"`{what}`")
-    found = {key: _number(problems, entries, key, what, least=0 if key == "initial_delay" else 1) for key in _PROBE}
+    entries = _read_mapping(problems, value, (*_PROBE, *_PROBE_ALSO), f"`{what}`")
+    found = {
+        key: _read_number(problems, entries, key, what, least=0 if key == "initial_delay" else 1) for key in _PROBE
+    }
     bounds: dict[str, Any] = {key: number for key, number in found.items() if number is not None}
-    said = [key for key in _PROBE_ALSO if entries.get(key) is not None and entries[key].data is not None]
-    if not served:
-        if said:
-            keys = ", ".join(f"`{key}`" for key in said)
+    given = [key for key in _PROBE_ALSO if entries.get(key) is not None and entries[key].data is not None]
+    if not serves_itself:
+        if given:
+            keys = ", ".join(f"`{key}`" for key in given)
             problems.notes.append(f"{keys} of `{what}`: the inference server is asked at GET /")
         return Probe(**bounds)
-    path = _text(problems, value, "path") if value is not None and "path" in said else ""
-    port = _port(problems, entries["port"], f"`{what}`") if "port" in said else None
+    path = _read_text(problems, value, "path") if value is not None and "path" in given else ""
+    port = _read_port(problems, entries["port"], f"`{what}`") if "port" in given else None
     scheme, method = (
-        _one_of(problems, entries[key], key, what, known) if key in said else known[0]
+        _read_choice(problems, entries[key], key, what, known) if key in given else known[0]
         for key, known in (("scheme", _SCHEMES), ("method", _METHODS))
     )
     path = f"/{path.removeprefix('/')}" if path else ""
@@ -217,7 +219,7 @@ def _probe(problems: Problems, value: Value | None, what: str, served: bool) -> 
     return Probe(**bounds, path=path, port=port or 0, scheme=scheme, method=method)
 
 
-def _one_of(problems: Problems, value: Value, key: str, what: str, known: tuple[str, ...]) -> str:
+def _read_choice(problems: Problems, value: Value, key: str, what: str, known: tuple[str, ...]) -> str:
     """The one of some words that a value is, in whatever case it is written; else the first, which is noted."""
     word = str(value.data).strip().lower()
     found = [one for one in known if one.lower() == word]
@@ -226,7 +228,7 @@ def _one_of(problems: Problems, value: Value, key: str, what: str, known: tuple[
     return (found or [known[0]])[0]
 
 
-def _port(problems: Problems, value: Value, where: str) -> int | None:
+def _read_port(problems: Problems, value: Value, where: str) -> int | None:
     """A port; None where it is none, which is noted as wrong."""
     port = value.data
     if isinstance(port, str) and port.strip().isdecimal() and len(port) < 10:
@@ -237,7 +239,7 @@ def _port(problems: Problems, value: Value, where: str) -> int | None:
     return port
 
 
-def _number(problems: Problems, entries: Mapping[str, Value], key: str, what: str, least: int) -> int | None:
+def _read_number(problems: Problems, entries: Mapping[str, Value], key: str, what: str, least: int) -> int | None:
     value = entries.get(key)
     if value is None or value.data is None:
         return None
@@ -258,9 +260,9 @@ def _number(problems: Problems, entries: Mapping[str, Value], key: str, what: st
     return number
 
 
-def _requests(problems: Problems, value: Value | None) -> None:
-    entries = _mapping(problems, value, _REQUESTS, "`request_settings`")
-    found = {key: _number(problems, entries, key, "request_settings", least=1) for key in _REQUESTS}
+def _check_request_settings(problems: Problems, value: Value | None) -> None:
+    entries = _read_mapping(problems, value, _REQUESTS, "`request_settings`")
+    found = {key: _read_number(problems, entries, key, "request_settings", least=1) for key in _REQUESTS}
     if found["request_timeout_ms"] is not None:
         problems.notes.append(
             f"`request_timeout_ms: {found['request_timeout_ms']}` does not end requests while a service is debugged"
@@ -272,7 +274,7 @@ def _requests(problems: Problems, value: Value | None) -> None:
         )
 
 
-def _noted(problems: Problems, root: Value, key: str) -> None:
+def _note_ignored(problems: Problems, root: Value, key: str) -> None:
     value = root.get(key)
     if value is None or (key == "instance_count" and str(value.data).strip() == "1"):
         return
@@ -284,7 +286,7 @@ def _noted(problems: Problems, root: Value, key: str) -> None:
         problems.notes.append(f"`{key}`: nothing is collected here")
 
 
-def _endpoint_beside(file: Path, name: str) -> str:
+def _find_endpoint(file: Path, name: str) -> str:
     """The name of the one endpoint whose file lies beside a deployment's, or of the one that names the deployment."""
     found: list[tuple[str, bool]] = []
     for one in sorted([*file.parent.glob("*.yml"), *file.parent.glob("*.yaml")]):

@@ -40,16 +40,16 @@ def load_steps(name: str) -> StepEngine:
 
 
 def choose(wanted: str) -> tuple[Engine, str]:
-    """The engine for ``AML_ENGINE``, and a word on why where there was a choice.
+    """The engine for ``AML_ENGINE``, and the reason for the choice where ``auto`` did not take Docker.
 
     Raises:
-        UserError: ``docker`` was asked for and does not answer.
+        UserError: ``docker`` is set, and no Docker engine answers.
     """
     if wanted != "auto":
         return load(wanted), ""
     from .docker_client import engine_answers, has_permission, is_remote
 
-    # The way to one elsewhere takes long enough not to go it twice, and why it leads nowhere is worth knowing.
+    # A remote engine is connected to only once: that takes long, and the reason for a failure is worth showing.
     if not is_remote() and not engine_answers():
         why = "no Docker engine answers" if has_permission() else "you may not use the Docker engine"
         return load("process"), f"{why}, so processes on this machine are used"

@@ -16,12 +16,12 @@ from ..models import Ended, ImageRef, Service, ServiceSpec
 from .links import Links
 from .snapshots import snapshot_variables, summary_variables
 
-#: What an unused image or environment gives back: name, bytes, and how to remove it.
+#: What can be pruned: its name, the bytes that are freed, and a function that removes it.
 Unused = tuple[str, int, Callable[[], None]]
 
 #: Bytes of a stopped service's log that are kept.
 KEPT_LOG_BYTES = 4 * 1024 * 1024
-#: Seconds that one of the debuggee's programs may take to print what it was asked for.
+#: Seconds that one of the debuggee's programs may run.
 OUTPUT_SECONDS = 30
 
 
@@ -31,7 +31,7 @@ class Engine(Protocol):
     name: str
 
     def find(self, definition: EnvironmentDefinition, base_image: str | None) -> ImageRef | None:
-        """The environment's image where it is built already."""
+        """The environment's image; None where it is not built yet."""
 
     def build(
         self, definition: EnvironmentDefinition, base_image: str | None, report: Callable[[str], None]
@@ -39,7 +39,7 @@ class Engine(Protocol):
         """The environment's image, built where it is not there yet."""
 
     def read_python(self, image: ImageRef) -> PythonFacts | None:
-        """What an environment's Python says of itself; None where that cannot be told."""
+        """Version and platform of an environment's Python; None where they cannot be found out."""
 
     def tag(self, image: ImageRef, tag: str, project: Path) -> None:
         """Give an image the name under which it is run."""
@@ -48,72 +48,72 @@ class Engine(Protocol):
         """The image of that name."""
 
     def app_root(self, source: Path) -> str:
-        """The folder that a service runs as it will see it; known before anything is made."""
+        """The path at which the service sees its source folder; known before anything is created."""
 
     def links(self, source: Path, model_dir: Path | None, tag: str, below: str = "") -> Links:
-        """What links in a service's folders lead to that the service would not have.
+        """Targets of symbolic links in a service's folders that the service would not have.
 
         Args:
-            source: The folder that it runs.
+            source: The source folder that it runs.
             model_dir: Its model folder, if there is one.
             tag: The tag of its image.
-            below: What the model folder is called in the one that AZUREML_MODEL_DIR names.
+            below: The model folder's name in the folder that AZUREML_MODEL_DIR names.
 
         Raises:
-            UserError: It cannot be given to it.
+            UserError: A target cannot be mounted.
         """
 
     def create(self, spec: ServiceSpec) -> Service:
-        """Make a service's container, with nothing running in it yet."""
+        """Create a service's container, with nothing running in it yet."""
 
     def start(self, service: Service) -> Service:
         """Start the services in it by ``runsvdir``."""
 
     def is_alive(self, service: Service) -> bool:
-        """Whether the container, or the supervisor, is there and runs."""
+        """Whether the container, or the supervisor, is running."""
 
     def held_ports(self, service: Service) -> frozenset[int]:
-        """The ports on 127.0.0.1 that a service holds at this moment, although it may have ended."""
+        """The ports on 127.0.0.1 that a service holds at this moment, even if it has ended."""
 
     def ensure_forwarder(self, service: Service) -> None:
-        """See that what leads to a running service is there, and start it again where it was killed.
+        """Start the forwarder of a running service's debug port again if it was killed.
 
         Raises:
-            UserError: It cannot be started: another program holds the debug port by now.
+            UserError: Another program holds the debug port by now.
         """
 
     def restart_worker(self, service: Service, worker: int) -> Service:
-        """End the process that has score.py loaded and see that another takes its place."""
+        """End the process that has score.py loaded, so that a new one takes its place."""
 
     def run_program(self, service: Service, program: str, arguments: Sequence[str]) -> str:
-        """What one of the debuggee's programs prints on the service's own Python; empty where it cannot run there.
+        """Run one of the debuggee's programs with the service's own Python; its output, empty where it cannot run.
 
         Args:
-            service: The service, which runs.
-            program: The program's name in the debuggee's folder.
-            arguments: Its arguments; paths as the service sees them.
+            service: A running service.
+            program: The program's file name in the debuggee's folder.
+            arguments: Its arguments, with paths as the service sees them.
         """
 
     def stop(self, service: Service) -> Ended:
-        """End everything that belongs to the service and take it away."""
+        """End everything that belongs to the service and remove it."""
 
     def logs(self, service: Service, follow: bool, tail: int | None = None) -> Iterator[bytes]:
-        """The service's log so far, or its last lines, and with ``follow`` as it grows until the service ends."""
+        """The service's log so far, or its last ``tail`` lines; with ``follow``, also what is added until it ends."""
 
     def shell(self, service: Service, command: Sequence[str]) -> int:
         """Run a command in the service's environment on this terminal; its exit code."""
 
     def port_holder(self, port: int) -> tuple[str, bool] | None:
-        """The container that holds a port, and whether it is a session of this program."""
+        """The container that holds a port, and whether it belongs to a session of this program."""
 
     def holder_of_name(self, name: str) -> str | None:
-        """The project whose session holds a container name; None where it is free.
+        """The project whose session holds a container name; None where the name is free.
 
-        An empty string where the container is not of this program.
+        It is empty where the container does not belong to this program.
         """
 
     def list_leftovers(self, project: Path) -> list[str]:
-        """Handles of the project's containers, those that no file tells of included."""
+        """Handles of the project's containers, including those that no session file names."""
 
     def remove(self, handle: str) -> None:
         """End and remove one of the leftovers."""
@@ -122,14 +122,14 @@ class Engine(Protocol):
         """Every running service of this program that the engine knows, for listing."""
 
     def list_abandoned(self, known: frozenset[str]) -> list[Unused]:
-        """Services whose projects were deleted while they ran, so that no command of theirs can stop them.
+        """Services whose projects were deleted while they ran, so that no command in the project can stop them.
 
         Args:
-            known: Handles of the services that projects know as theirs.
+            known: Handles of the services in the session files of existing projects.
         """
 
     def list_unused(self, keep: frozenset[str], tag: str) -> list[Unused]:
-        """Environments whose digests are not among those to keep and that nothing uses."""
+        """Environments that nothing uses and whose digests are not in ``keep``."""
 
 
 def service_variables(
@@ -146,28 +146,30 @@ def service_variables(
     model_dir: str | None,
     present: Mapping[str, str],
 ) -> dict[str, str]:
-    """The environment variables of a service: the person's, and those that make the inference server a debugged one.
+    """The environment variables of a service: the user's, and those that make the inference server a debugged one.
 
     The server's own: https://learn.microsoft.com/azure/machine-learning/how-to-inference-server-http
     """
     named = spec.variables
-    theirs = {
+    user_variables = {
         **expand_variables(spec.conda_variables, named, present, os.environ, file=spec.conda_file),
         **named,
     }
-    gunicorn, configuration = gunicorn_arguments(theirs.pop("GUNICORN_CMD_ARGS", present.get("GUNICORN_CMD_ARGS", "")))
-    ours = {
+    gunicorn, configuration = gunicorn_arguments(
+        user_variables.pop("GUNICORN_CMD_ARGS", present.get("GUNICORN_CMD_ARGS", ""))
+    )
+    own_variables = {
         "AML_APP_ROOT": app_root,
         "AZUREML_ENTRY_SCRIPT": spec.score_script.relative_to(spec.source).as_posix(),
-        # A worker paused at a breakpoint must not be taken for a dead one, and a second
-        # worker would have no port for its debugger.
+        # gunicorn must not kill a worker that is paused at a breakpoint, and a second worker would have no port for
+        # its debugger.
         "WORKER_COUNT": "1",
         "WORKER_TIMEOUT": "0",
         "WORKER_PRELOAD": "false",
-        # The server interrupts a request after this time, in the middle of a pause too.
+        # The server interrupts a request after this time, even while it is paused.
         "SCORING_TIMEOUT_MS": str(7 * 24 * 3600 * 1000),
         "GUNICORN_CMD_ARGS": shlex.join([*gunicorn, "--config", f"{debuggee}/gunicorn_conf.py"]),
-        # Scripts may be reached by links; breakpoints belong to the files behind them.
+        # Scripts may be reached through symbolic links; breakpoints are set in the files that these lead to.
         "PYDEVD_RESOLVE_SYMLINKS": "1",
         "AZUREML_DEBUGGEE_HOST": debug_host,
         "AZUREML_DEBUGGEE_PORT": str(debug_port),
@@ -180,43 +182,46 @@ def service_variables(
         **summary_variables(spec.summaries),
     }
     if bind:
-        ours["AZUREML_DEBUGGEE_BIND"] = bind
+        own_variables["AZUREML_DEBUGGEE_BIND"] = bind
     if configuration:
-        ours["AZUREML_DEBUGGEE_GUNICORN_CONFIG"] = configuration
+        own_variables["AZUREML_DEBUGGEE_GUNICORN_CONFIG"] = configuration
     if model_dir:
-        ours["AZUREML_MODEL_DIR"] = model_dir
+        own_variables["AZUREML_MODEL_DIR"] = model_dir
     if spec.model_below:
-        # For mlflow_scoring; here the folder has other things in it than the model.
-        ours["AZUREML_DEBUGGEE_MODEL"] = spec.model_below
-    # With it the server would have a debugger of its own.
-    theirs.pop("AZUREML_DEBUG_PORT", None)
-    # Nothing is left in the person's folders, and no stale byte code is ever loaded
-    # after an edit within the same second.
-    return {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", **theirs, **ours}
+        # For mlflow_scoring: the folder in AZUREML_MODEL_DIR may hold other things besides the model.
+        own_variables["AZUREML_DEBUGGEE_MODEL"] = spec.model_below
+    # With this variable the server would start a debugger of its own.
+    user_variables.pop("AZUREML_DEBUG_PORT", None)
+    # No byte code: nothing is left in the user's folders, and no stale byte code is loaded after an edit within the
+    # same second.
+    return {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", **user_variables, **own_variables}
 
 
 def gunicorn_arguments(text: str) -> tuple[list[str], str]:
-    """A person's GUNICORN_CMD_ARGS, less what no debugged service can have, and the configuration file that they name.
+    """Take out of the user's GUNICORN_CMD_ARGS what a debugged service cannot have.
 
-    The service stays in the foreground, loads score.py in the worker, and has a configuration of ours, which reads
-    theirs first.
+    The service has to stay in the foreground and load score.py in the worker. Its configuration file is ours, which
+    reads the user's first.
+
+    Returns:
+        The other arguments, and the user's configuration file; empty where they name none.
 
     Raises:
-        UserError: It has a quote that is not closed.
+        UserError: A quote is not closed.
     """
     try:
-        words = shlex.split(text)
+        arguments = shlex.split(text)
     except ValueError as error:
         raise UserError("GUNICORN_CMD_ARGS has a quote that is not closed.", "Close it, or unset it.") from error
-    kept, configuration, following = list[str](), "", iter(words)
-    for word in following:
-        flag, given, value = word.partition("=")
+    kept, configuration, following = list[str](), "", iter(arguments)
+    for argument in following:
+        flag, given, value = argument.partition("=")
         if flag in ("-D", "--daemon", "--preload"):
             continue
         if flag in ("-c", "--config"):
             configuration = value if given else next(following, "")
-        elif word.startswith("-c") and not word.startswith("--"):
-            configuration = word[2:]
+        elif argument.startswith("-c") and not argument.startswith("--"):
+            configuration = argument[2:]
         else:
-            kept.append(word)
+            kept.append(argument)
     return kept, configuration

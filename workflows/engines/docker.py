@@ -1,6 +1,6 @@
 """The Docker engine: environments as images, services as containers.
 
-Together with docker_client and docker_images the only code that imports the docker SDK.
+Only the modules ``docker*.py`` of this folder import the docker SDK.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ STOP_SECONDS = 1
 
 LABEL_KIND = "azureml-debug.kind"
 LABEL_PROJECT = "azureml-debug.project"
-#: Debug ports on 127.0.0.1, each with the one at which its gate is published: ``5678:40001,5679:40002``.
+#: Debug ports on 127.0.0.1, each with the port at which its gate is published: ``5678:40001,5679:40002``.
 LABEL_PORTS = "azureml-debug.ports"
-#: How often a container is made whose published port, or network, was taken away at the last moment.
+#: How often a container is created when its published port or its network is taken or removed at the last moment.
 ATTEMPTS = 3
 
-#: runsvdir as published. Its output goes where PID 1's goes, so that it is in the container's log.
+#: Starts runsvdir as in Azure ML's images. Its output goes to PID 1's, so that it appears in the container's log.
 _START = f"exec runsvdir {RUNIT} >/proc/1/fd/1 2>/proc/1/fd/2"
 
 
@@ -137,21 +137,25 @@ class DockerEngine:
         )
         token = forwarders.new_token()
         plan = replace(plan, variables={**plan.variables, **forwarders.gate_variables(token)})
-        # Held from here on, as the published port would be.
+        # The debug port is held from here on, as if the engine had published it.
         with forwarders.listen(spec.debug_port, f"the service {spec.name}") as listener:
-            handle, published = self._create(spec, plan)
+            handle, published = self._run_container(spec, plan)
             try:
-                forwarders.start(listener, _told(published["debug"], token, handle), _forwarder_log(spec))
+                forwarders.start(
+                    listener, _forwarder_configuration(published["debug"], token, handle), _forwarder_log(spec)
+                )
             except BaseException:
                 self._end(handle)
                 raise
         at = {plan.ports[name]: port for name, port in published.items()}
-        asked = {
+        check_ports = {
             name: at.get(check.port, spec.scoring_port)
             for name, check in (("ready", spec.ready), ("alive", spec.alive))
         }
         gate_port = published["debug"]
-        return Service.of(spec, self.name, plan.root, plan.variables, handle, gate_port, token, asked, plan.mapped)
+        return Service.of(
+            spec, self.name, plan.root, plan.variables, handle, gate_port, token, check_ports, plan.mapped
+        )
 
     def _plan(self, spec: ServiceSpec) -> ContainerPlan:
         """The container of a service that the inference server serves."""
@@ -172,9 +176,9 @@ class DockerEngine:
             model_dir=MODEL_ROOT if spec.model_dir else None,
             present=docker_packages.image_variables(self._client, spec.tag),
         )
-        # A bind mount of type "bind" refuses a missing source, where `volumes=` would make a folder.
+        # A mount of type "bind" refuses a missing source; `volumes=` would create a folder instead.
         mounts = [
-            # Read-only: a score.py that writes beside itself would change the person's files.
+            # Read-only: a score.py that writes into its own folder would change the user's files.
             Mount(root, str(spec.source), type="bind", read_only=True),
             Mount(DEBUGGEE_ROOT, DEBUGGEE, type="bind", read_only=True),
             Mount(ANNOUNCE_ROOT, str(spec.session / "announce"), type="bind"),
@@ -192,19 +196,19 @@ class DockerEngine:
         if user:
             variables.setdefault("HOME", "/tmp")  # noqa: S108
         options = {
-            # Holds the container open for runsvdir, as a shell does in the published steps.
+            # Keeps the container running for runsvdir, as a shell does in the published steps.
             "entrypoint": ["sleep"],
             "command": ["infinity"],
-            # An init that hears the stop signal and collects what the adapters leave.
+            # An init that handles the stop signal and reaps orphaned debug adapters.
             "init": True,
             "working_dir": root,
             "user": user,
         }
         ports_inside = {"scoring": SCORING_PORT, "debug": DEBUG_PORT}
-        return ContainerPlan(root, variables, mounts, ports_inside, options, mapped, _script(spec, root))
+        return ContainerPlan(root, variables, mounts, ports_inside, options, mapped, _script_mount(spec, root))
 
-    def _create(self, spec: ServiceSpec, plan: ContainerPlan) -> tuple[str, dict[str, int]]:
-        """A running container, and the ports of this machine at which its own are published, by what they are for."""
+    def _run_container(self, spec: ServiceSpec, plan: ContainerPlan) -> tuple[str, dict[str, int]]:
+        """Create and start a container; its id, and the published ports of this machine by purpose (``debug``, …)."""
         from docker.errors import APIError
 
         attempt = 1
@@ -213,35 +217,35 @@ class DockerEngine:
             published = {"scoring": spec.scoring_port, **dict(zip(names, ports.reserve_free(len(names)), strict=True))}
             container = None
             try:
-                container = self._made(spec, plan, published)
+                container = self._create_container(spec, plan, published)
                 docker_folders.check_visible(
                     self._client,
                     str(container.id),
                     (spec.session / "announce", ANNOUNCE_ROOT),
-                    plan.seen,
+                    plan.visible_files,
                 )
                 if spec.foreign and spec.serving is None:
                     docker_custom_containers.check_server(self._client, str(container.id), spec)
                 container.start()
                 return str(container.id), published
             except BaseException as error:
-                # A container that could not start would go on holding the name.
+                # A container that failed to start would keep the name taken.
                 if container is not None:
                     with contextlib.suppress(APIError), uninterrupted():
                         container.remove(force=True)
                 if not isinstance(error, APIError):
                     raise
                 if attempt >= ATTEMPTS or not is_transient(error, [published[name] for name in names]):
-                    self._explain_start(error, spec)
+                    self._raise_start_error(error, spec)
                     raise
                 attempt += 1
 
-    def _made(self, spec: ServiceSpec, plan: ContainerPlan, published: Mapping[str, int]) -> Any:
+    def _create_container(self, spec: ServiceSpec, plan: ContainerPlan, published: Mapping[str, int]) -> Any:
         from docker.errors import APIError, ImageNotFound
         from docker.types import LogConfig
 
         try:
-            # Interrupted, it would leave a container whose id nobody knows.
+            # An interrupt here would leave a container whose id is lost.
             with uninterrupted():
                 return self._client.containers.create(
                     spec.tag,
@@ -271,7 +275,7 @@ class DockerEngine:
     def start(self, service: Service) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""
         if service.by_itself:
-            # Its own program runs since the container does.
+            # The image's own program was started with the container.
             return replace(service, started=True)
         api = self._client.api
         execution = api.exec_create(service.handle, ["/bin/sh", "-c", _START], stdout=False, stderr=False)
@@ -285,7 +289,7 @@ class DockerEngine:
         try:
             running = self._client.api.inspect_container(service.handle)["State"]["Running"]
             if running and service.execution:
-                # PID 1 only holds the container open; what counts is runsvdir.
+                # PID 1 only keeps the container running; the service runs as long as runsvdir does.
                 running = self._client.api.exec_inspect(service.execution)["Running"]
         except NotFound:
             return False
@@ -308,11 +312,15 @@ class DockerEngine:
         try:
             listener = forwarders.listen(service.debug_port, f"the service {service.name}")
         except UserError:
-            # Another command may have mended it at this moment.
+            # Another command may have started it at this moment.
             if ports.find_holder(service.debug_port)[1]:
                 return
             raise
-        forwarders.start(listener, _told(service.gate_port, service.token, service.handle), _forwarder_log(service))
+        forwarders.start(
+            listener,
+            _forwarder_configuration(service.gate_port, service.token, service.handle),
+            _forwarder_log(service),
+        )
 
     def restart_worker(self, service: Service, worker: int) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""
@@ -329,7 +337,7 @@ class DockerEngine:
         """See :class:`~workflows.engines.base.Engine`."""
         from docker.errors import APIError
 
-        # Not all images have a limit's `timeout`; the program reads a few files and ends.
+        # Not every image has the `timeout` program, so there is no limit; the program only reads a few files.
         command = ["python", f"{DEBUGGEE_ROOT}/{program}", *arguments]
         try:
             execution = self._client.api.exec_create(service.handle, command, stderr=False)
@@ -356,7 +364,7 @@ class DockerEngine:
             container.stop(timeout=STOP_SECONDS)
             container.reload()
             code = container.attrs["State"]["ExitCode"]
-            # 409: another command is taking it away at this moment.
+            # 409: another command is removing it at this moment.
             with contextlib.suppress(APIError):
                 log = b"".join(container.logs(stream=True, tail=20000))[-KEPT_LOG_BYTES:]
             try:
@@ -380,7 +388,7 @@ class DockerEngine:
         except APIError as error:
             if error.status_code not in (404, 409):
                 raise
-            # It is gone, or just going; its last log is kept by whoever took it away.
+            # The container is gone or is being removed; the command that removes it keeps its last log.
 
     def shell(self, service: Service, command: Sequence[str]) -> int:
         """See :class:`~workflows.engines.base.Engine`."""
@@ -398,7 +406,7 @@ class DockerEngine:
             name = container["Names"][0].lstrip("/")
             if any(entry.get("PublicPort") == port for entry in container["Ports"]):
                 return f"the container {name}", LABEL_PROJECT in labels
-            # Another user's forwarder, whose process shows nothing of itself; one's own is known by its process.
+            # Another user's forwarder: its process cannot be read. One's own is recognized by its process.
             if port in gate_ports(labels) and ports.find_forwarded_container(port) == "":
                 return f"the container {name}", True
         return None
@@ -413,10 +421,7 @@ class DockerEngine:
         self._end(handle)
 
     def holder_of_name(self, name: str) -> str | None:
-        """The project of the session that holds a container name: None where it is free.
-
-        An empty string where the container is not of this program.
-        """
+        """See :class:`~workflows.engines.base.Engine`."""
         from docker.errors import NotFound
 
         try:
@@ -445,22 +450,22 @@ class DockerEngine:
         found: list[Unused] = []
         for container in self._client.api.containers(all=True, filters={"label": f"{LABEL_KIND}=service"}):
             handle, project = str(container["Id"]), str(container["Labels"].get(LABEL_PROJECT, ""))
-            if handle not in known and project and _is_missing(project) and self._lost_its_folders(container):
+            if handle not in known and project and _is_missing(project) and self._has_lost_its_folders(container):
                 name = f"container {container['Names'][0].lstrip('/')} of {project}, which is gone"
                 found.append((name, 0, functools.partial(self.remove, handle)))
         return found
 
-    def _lost_its_folders(self, container: Mapping[str, Any]) -> bool:
-        """Whether a container's project was deleted, rather than moved, or being on another machine than this one."""
+    def _has_lost_its_folders(self, container: Mapping[str, Any]) -> bool:
+        """Whether a container's project was deleted, rather than moved or on another machine."""
         from docker.errors import APIError
 
         if container["State"] in ("created", "exited", "dead"):
-            # Nothing runs in it, and its project is not where a local engine found it.
+            # Nothing runs in it. A local engine found the project at that path, and it is not there any more.
             return socket_path() is not None
         try:
-            # From the root: nothing is started in a folder that was deleted.
-            look = ["cat", "/proc/self/mountinfo"]
-            execution = self._client.api.exec_create(container["Id"], look, workdir="/", stderr=False)
+            # In the root folder: no process can be started in a folder that was deleted.
+            command = ["cat", "/proc/self/mountinfo"]
+            execution = self._client.api.exec_create(container["Id"], command, workdir="/", stderr=False)
             mounts = self._client.api.exec_start(execution["Id"])
         except APIError:
             return False
@@ -478,9 +483,9 @@ class DockerEngine:
 
         return make_base_image(self._client, name, report)
 
-    def _explain_start(self, error: Any, spec: ServiceSpec) -> None:
-        if (told := docker_folders.mount_error(error)) is not None:
-            raise told from error
+    def _raise_start_error(self, error: Any, spec: ServiceSpec) -> None:
+        if (explained := docker_folders.mount_error(error)) is not None:
+            raise explained from error
         text = str(error.explanation or error)
         if "address already in use" in text or "port is already allocated" in text:
             raise PortHeld(
@@ -494,8 +499,8 @@ class DockerEngine:
             raise UserError("The image has no `sleep` program.", "Use a base image with coreutils.") from error
 
 
-def _script(spec: ServiceSpec, root: str) -> list[tuple[Path, str]]:
-    """The entry script and where it should be seen; none where a link may lead out of what is mounted."""
+def _script_mount(spec: ServiceSpec, root: str) -> list[tuple[Path, str]]:
+    """The entry script and its path in the container; empty where a link may lead out of the mounted folder."""
     if not spec.score_script.is_relative_to(spec.source):
         return []
     below = spec.score_script.relative_to(spec.source)
@@ -505,11 +510,11 @@ def _script(spec: ServiceSpec, root: str) -> list[tuple[Path, str]]:
 
 
 def is_transient(error: Any, gates: Sequence[int]) -> bool:
-    """Whether a container could not be made or started for something that is over once it is tried again.
+    """Whether a container may be created or started when that is tried again.
 
     Args:
-        error: The engine's.
-        gates: The published ports that nobody has asked for.
+        error: The engine's error.
+        gates: The published ports that this program chose itself.
     """
     if docker_network.is_network_missing(error):
         return True
@@ -519,7 +524,7 @@ def is_transient(error: Any, gates: Sequence[int]) -> bool:
 
 
 def _is_missing(folder: str) -> bool:
-    """Whether there is no such folder, as far as this user may see."""
+    """Whether a folder does not exist; False where this user may not find out."""
     try:
         os.stat(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -530,20 +535,20 @@ def _is_missing(folder: str) -> bool:
 
 
 def gate_ports(labels: Mapping[str, str]) -> dict[int, int]:
-    """The debug ports of a container, and where the gate of each is published."""
+    """The debug ports of a container, each with the port at which its gate is published."""
     pairs = (pair.partition(":") for pair in labels.get(LABEL_PORTS, "").split(",") if pair)
     return {int(port): int(gate) for port, _, gate in pairs if port.isdecimal() and gate.isdecimal()}
 
 
 def _shown_ports(container: Mapping[str, Any]) -> list[str]:
-    """A container's ports as people use them: of a gate's, the one that leads there."""
+    """A container's ports as users know them: for a gate, the debug port that leads to it."""
     leads = {gate: port for port, gate in gate_ports(container["Labels"] or {}).items()}
     published = [(entry["PublicPort"], entry["PrivatePort"]) for entry in container["Ports"] if "PublicPort" in entry]
     return sorted(f"{leads.get(public, public)}->{private}" for public, private in published)
 
 
-def _told(gate_port: int, token: str, handle: str) -> dict[str, Any]:
-    """What a container's forwarder is told."""
+def _forwarder_configuration(gate_port: int, token: str, handle: str) -> dict[str, Any]:
+    """The configuration of a container's forwarder."""
     return {"gate": gate_port, "token": token, "container": handle, "socket": socket_path() or ""}
 
 
@@ -552,10 +557,10 @@ def _forwarder_log(service: Service | ServiceSpec) -> Path:
 
 
 def container_user(client: docker.DockerClient) -> str | None:
-    """Whom a container runs as, so that files in mounted folders belong to the person.
+    """The user and group that a container runs as, so that files in mounted folders belong to the user.
 
-    None where the engine maps owners itself: Docker Desktop, and rootless engines, in
-    which the container's root is the person.
+    None where the engine maps owners itself: with Docker Desktop, and with rootless engines, where root in the
+    container is the user outside.
     """
     if not hasattr(os, "getuid") or sys.platform != "linux":
         return None

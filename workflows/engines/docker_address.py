@@ -1,8 +1,8 @@
-"""Which Docker engine is meant, by the docker command line's own rules.
+"""Which Docker engine to use, by the rules of the docker command line.
 
-``DOCKER_HOST``, then ``DOCKER_CONTEXT``, then ``currentContext`` in its config.json, then the default
-socket ("docker context" in its documentation). Contexts are read here, since the SDK finds none where
-there is no config.json.
+The order is ``DOCKER_HOST``, ``DOCKER_CONTEXT``, ``currentContext`` in config.json, and the default socket
+("docker context" in Docker's documentation). Contexts are read here, because the SDK finds none where there is no
+config.json.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _CHOOSE = "Choose another with `docker context use`, or set DOCKER_CONTEXT."
 
 @dataclass(frozen=True)
 class Tls:
-    """How a context's engine is spoken to over TLS.
+    """TLS settings for the engine of a context.
 
     Attributes:
-        ca: The authority's certificate; None for those that the system knows.
+        ca: The authority's certificate; None for the system's authorities.
         cert: The client's certificate; None where it has none.
         key: The client's key.
-        verify: Whether the engine's certificate has to be right.
+        verify: Whether the engine's certificate is verified.
     """
 
     ca: Path | None
@@ -46,7 +46,7 @@ def config_folder() -> Path:
 
 
 def read_config() -> dict[str, Any]:
-    """Its config.json; empty where there is none that can be read."""
+    """The docker command line's config.json; empty where none can be read."""
     try:
         found = json.loads(read_bytes(config_folder() / "config.json"))
     except (OSError, ValueError, RecursionError):
@@ -58,17 +58,17 @@ def host() -> str:
     """The engine's address, such as ``unix:///var/run/docker.sock``.
 
     Raises:
-        UserError: The context that is chosen does not exist, or cannot be read.
+        UserError: The chosen context does not exist or cannot be read.
     """
     given = os.environ.get("DOCKER_HOST")
     if given:
         return given
     name = context_name()
-    return DEFAULT_HOST if not name else str(_endpoint(name)["Host"])
+    return DEFAULT_HOST if not name else str(_read_endpoint(name)["Host"])
 
 
 def explicit_engine() -> dict[str, str]:
-    """``host`` or ``context`` of the engine, for a program with a choice of its own; empty for the usual one."""
+    """The ``host`` or ``context`` that other programs have to be given for this engine; empty for the default one."""
     given = os.environ.get("DOCKER_HOST")
     if given:
         return {} if given == DEFAULT_HOST else {"host": given}
@@ -91,7 +91,7 @@ def proxies_of_containers() -> dict[str, str]:
 
 
 def context_name() -> str:
-    """The context that counts; empty for the default one, and where ``DOCKER_HOST`` takes its place."""
+    """The name of the context in use; empty for the default one, and where ``DOCKER_HOST`` takes precedence."""
     if os.environ.get("DOCKER_HOST"):
         return ""
     name = os.environ.get("DOCKER_CONTEXT") or str(read_config().get("currentContext") or "")
@@ -99,25 +99,25 @@ def context_name() -> str:
 
 
 def context_tls() -> Tls | None:
-    """What the context says of TLS; None where its engine is spoken to without.
+    """The TLS settings of the context in use; None where its engine is used without TLS.
 
     Raises:
-        UserError: The context that is chosen does not exist, or cannot be read.
+        UserError: The chosen context does not exist or cannot be read.
     """
     name = context_name()
     if not name:
         return None
     folder = config_folder() / "contexts" / "tls" / _folder_name(name) / "docker"
     files = {part: folder / f"{part}.pem" for part in ("ca", "cert", "key")}
-    there = {part: path if path.is_file() else None for part, path in files.items()}
-    skip = bool(_endpoint(name).get("SkipTLSVerify"))
-    if not skip and not any(there.values()):
+    existing = {part: path if path.is_file() else None for part, path in files.items()}
+    skip = bool(_read_endpoint(name).get("SkipTLSVerify"))
+    if not skip and not any(existing.values()):
         return None
-    return Tls(there["ca"], there["cert"], there["key"], not skip)
+    return Tls(existing["ca"], existing["cert"], existing["key"], not skip)
 
 
-def _endpoint(name: str) -> Mapping[str, Any]:
-    """What a context says of its engine."""
+def _read_endpoint(name: str) -> Mapping[str, Any]:
+    """The ``docker`` endpoint of a context."""
     path = config_folder() / "contexts" / "meta" / _folder_name(name) / "meta.json"
     try:
         found = json.loads(read_bytes(path))["Endpoints"]["docker"]

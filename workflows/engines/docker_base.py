@@ -1,4 +1,4 @@
-"""A base image for networks without an image registry, put into the engine as it is made."""
+"""A base image for networks without an image registry, imported into the engine while it is made."""
 
 from __future__ import annotations
 

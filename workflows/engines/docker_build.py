@@ -1,7 +1,7 @@
-"""One build of an image: the context sent, the log followed, leftovers taken away.
+"""Build an image: send the context, follow the log, remove what the build leaves.
 
-The API's classic builder is used, which every engine has. It keeps each step as an image without a
-name, so what a build stage leaves is removed by the ids in the log (`` ---> 3f2a…``).
+The API's classic builder is used, which every engine has. It keeps each step as an image without a name; these
+are removed by the ids in the log (`` ---> 3f2a…``).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from ..environments.definition import EnvironmentDefinition
 
-#: The settings that reach what a build itself runs.
+#: The settings that commands in a build get, for messages.
 _IN_BUILD = "HTTP_PROXY, HTTPS_PROXY, NO_PROXY"
 _CLEAN_SECONDS = 5.0
 
@@ -48,23 +48,23 @@ def build(
     cache: Path,
     report: Callable[[str], None],
     *,
-    named: Callable[[EnvironmentDefinition], tuple[str, Mapping[str, str]]],
+    name_image: Callable[[EnvironmentDefinition], tuple[str, Mapping[str, str]]],
 ) -> EnvironmentDefinition:
-    """Build an image and give it its name; the caller holds the lock.
+    """Build the image of an environment and tag it; the caller holds the lock.
 
     Args:
         client: The engine.
         definition: The environment.
-        base_image: What it builds on.
+        base_image: The image it builds on.
         cache: The program's cache folder.
         report: Called with each line of progress.
-        named: The name and the labels of an image.
+        name_image: Returns the name and the labels of a definition's image.
 
     Returns:
-        The definition as it was built: with copies of all local packages where only pip could do it.
+        The definition as it was built: with copies of all local packages where only pip could install it.
 
     Raises:
-        UserError: It failed. Neither image nor container of it is left.
+        UserError: It failed. No image and no container of it is left.
         OSError: The context cannot be written, or the connection to the engine broke.
     """
     image = docker_python.read_base_python(client, base_image) if uses_base(definition) else None
@@ -76,49 +76,49 @@ def build(
     if image is not None:
         for note in definition.translate_conda()[1]:
             report(note)
-    if definition.live and not _installs(definition):
+    if definition.live and not _uses_added_files(definition):
         definition = definition.as_copies()
     packages = make_packages(definition, image, cache, report)
     if definition.live and packages is not None and not (packages / ENVIRONMENT).is_dir():
         definition = definition.as_copies()
         packages = make_packages(definition, image, cache, report)
-    name, labels = named(definition)
+    name, labels = name_image(definition)
     arguments = {"BASE_IMAGE": base_image}
     with contextlib.ExitStack() as stack:
         text = None
         if packages is None:
-            text = stack.enter_context(_prepared(client, definition, arguments, report))
+            text = stack.enter_context(_prepared_dockerfile(client, definition, arguments, report))
         report("packing what the engine is sent")
         context = stack.enter_context(build_context(definition, packages, text))
         report(f"sending {format_size(os.fstat(context.fileno()).st_size)} to the engine")
         path = definition.dockerfile
         log, failure = run_build(client, context, name, labels, report, path=path, arguments=arguments)
     if failure:
-        raise _failed(definition, log, failure)
+        raise _build_error(definition, log, failure)
     return definition
 
 
-def _installs(definition: EnvironmentDefinition) -> bool:
-    """Whether a Dockerfile, which may be the person's own, uses what is added to its context."""
+def _uses_added_files(definition: EnvironmentDefinition) -> bool:
+    """Whether a Dockerfile, which may be the user's own, uses the files that are added to its context."""
     return str(OURS).encode() in read_bytes(definition.dockerfile)
 
 
 @contextlib.contextmanager
-def _prepared(
+def _prepared_dockerfile(
     client: docker.DockerClient,
     definition: EnvironmentDefinition,
     arguments: Mapping[str, str],
     report: Callable[[str], None],
 ) -> Iterator[str | None]:
-    """The Dockerfile with an environment that was made with the person's settings of pip.
+    """The text of a Dockerfile that copies an environment installed beforehand with the user's settings of pip.
 
-    None where there are none, or where it does not install the environment in a way that is known.
+    None where there are no such settings, or where the Dockerfile does not install the environment with install.sh.
 
     Raises:
-        UserError: It cannot be made.
+        UserError: The environment cannot be installed.
     """
     lines = [*definition.options, *(item.text for item in definition.pip), *definition.channels]
-    carried = container_pip_settings.settings_for_container(_environ(), lines)
+    carried = container_pip_settings.settings_for_container(_build_variables(), lines)
     text = read_text(definition.dockerfile, errors="replace")
     place = docker_prepared_environment.find_install_instruction(parse(text))
     if place is None or not carried.named:
@@ -131,7 +131,7 @@ def _prepared(
     with build_context(definition, None, docker_prepared_environment.text_before(text, place)) as context:
         log, failure = run_build(client, context, name, labels, report, path=path, arguments=arguments)
     if failure:
-        raise _failed(definition, log, failure)
+        raise _build_error(definition, log, failure)
     try:
         with docker_prepared_environment.prepare_environment(
             client, name, place, carried, ready, labels, report
@@ -140,10 +140,13 @@ def _prepared(
                 yield docker_prepared_environment.with_copied_environment(text, place, made.image)
                 return
             if place.alone:
-                used = [*carried.named, *(name for name in container_pip_settings.PROXIES if name in carried.variables)]
+                used = [
+                    *carried.named,
+                    *(name for name in container_pip_settings.PROXIES if name in carried.variables),
+                ]
                 conda = definition.translate_conda()[0]
                 raise install_error(definition, made.lines, conda=conda, settings=", ".join(used))
-        # What else the instruction does may be what was missing.
+        # The instruction does more, which the installation may need: let the build try it.
         yield None
     finally:
         _remove_image(client, name)
@@ -168,7 +171,7 @@ def run_build(
     arguments: Mapping[str, str] | None = None,
     dockerfile: str | None = None,
 ) -> tuple[Log, str]:
-    """Build an image of any context.
+    """Build an image from any context.
 
     Args:
         client: The engine.
@@ -181,10 +184,10 @@ def run_build(
         dockerfile: The Dockerfile in the context; None for the one of that name.
 
     Returns:
-        The log, and why it failed: empty where it worked. Of a failed build nothing is left.
+        The log, and the reason for a failure: empty where it worked. A failed build leaves nothing.
 
     Raises:
-        UserError: It wants BuildKit, and there is none.
+        UserError: It needs BuildKit, and there is none.
     """
     from docker.errors import APIError
 
@@ -198,7 +201,7 @@ def run_build(
     log = Log(journal)
     failure = ""
     try:
-        with _connection(client):
+        with _closing_connections(client):
             events = client.api.build(
                 fileobj=context,
                 custom_context=True,
@@ -212,7 +215,7 @@ def run_build(
                 decode=True,
                 timeout=None,  # a step may be silent for longer than the client's 60 s
             )
-            for line, error in _lines(events):
+            for line, error in _log_lines(events):
                 failure = error or failure
                 if line:
                     log.add(line)
@@ -224,22 +227,22 @@ def run_build(
         left = journal.left()
         log.images[:0] = [number for kind, number in left if kind == "image"]
         log.containers[:0] = [number for kind, number in left if kind == "container"]
-        if _clean(client, log):
+        if _remove_leftovers(client, log):
             journal.close()
     return log, failure
 
 
 def _proxies() -> dict[str, str]:
-    """The proxies that a build is told of: ARGs that the engine keeps out of the image and of its history.
+    """The proxy variables of a build: ARGs that the engine keeps out of the image and its history.
 
-    Those of this machine alone are left out where the build cannot reach them.
+    Where the build cannot reach proxies on this machine's loopback address, there are none.
     """
-    found = container_pip_settings.proxy_variables(_environ())
-    return {} if _leads_here(found) and _network() is None else found
+    found = container_pip_settings.proxy_variables(_build_variables())
+    return {} if _lead_to_this_machine(found) and _network() is None else found
 
 
-def _environ() -> Mapping[str, str]:
-    """The person's variables; proxies that Docker's config.json sets are meant for containers, and go before."""
+def _build_variables() -> Mapping[str, str]:
+    """The user's variables; the proxies in Docker's config.json, which are meant for containers, take precedence."""
     set_there = docker_address.proxies_of_containers()
     if not set_there:
         return os.environ
@@ -250,12 +253,12 @@ def _environ() -> Mapping[str, str]:
 def _network() -> str | None:
     return docker_prepared_environment.network_for(
         container_pip_settings.ContainerSettings(
-            addresses=_addresses(container_pip_settings.proxy_variables(_environ()))
+            addresses=_addresses(container_pip_settings.proxy_variables(_build_variables()))
         )
     )
 
 
-def _leads_here(found: Mapping[str, str]) -> bool:
+def _lead_to_this_machine(found: Mapping[str, str]) -> bool:
     return container_pip_settings.ContainerSettings(addresses=_addresses(found)).leads_here
 
 
@@ -273,16 +276,16 @@ def _with_buildkit(
     arguments: Mapping[str, str],
     dockerfile: str | None,
 ) -> tuple[Log, str]:
-    if (refused := docker_buildkit.buildkit_missing_error(parsed, path)) is not None:
-        raise refused
+    if (missing := docker_buildkit.buildkit_missing_error(parsed, path)) is not None:
+        raise missing
     log = Log()
 
-    def say(line: str) -> None:
+    def add_line(line: str) -> None:
         log.add(line)
         report(line)
 
     failure = docker_buildkit.build(
-        context, name, labels, {**_proxies(), **arguments}, dockerfile, say, network=_network()
+        context, name, labels, {**_proxies(), **arguments}, dockerfile, add_line, network=_network()
     )
     if failure and (remedy := docker_buildkit.remedy_for_old_buildkit(parsed, failure)):
         needed = parsed.needs_buildkit()
@@ -291,8 +294,8 @@ def _with_buildkit(
     return log, failure
 
 
-def _lines(events: Iterator[Any]) -> Iterator[tuple[str, str]]:
-    """The log by lines, and errors, both without secrets; one event may hold half a line or several."""
+def _log_lines(events: Iterator[Any]) -> Iterator[tuple[str, str]]:
+    """The lines of a build's log, and its errors, both without secrets. An event may hold half a line or several."""
     rest, scrub_line = "", LineScrubber()
     for event in events:
         *lines, rest = (rest + event.get("stream", "")).replace("\r", "\n").split("\n")
@@ -304,14 +307,14 @@ def _lines(events: Iterator[Any]) -> Iterator[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def _connection(client: docker.DockerClient) -> Iterator[None]:
-    """Close the connections opened in the block: that is what makes the engine end a build."""
+def _closing_connections(client: docker.DockerClient) -> Iterator[None]:
+    """Close the connections opened in the block at its end, which makes the engine end a build."""
     opened = list[Any]()
 
     def note(response: Any, **_: object) -> None:
         opened.append(response)
 
-    # The SDK keeps the response to itself; requests' own hook hands it out.
+    # The SDK does not return the response; a hook of requests does.
     hooks = client.api.hooks["response"]
     hooks.append(note)
     try:
@@ -322,18 +325,19 @@ def _connection(client: docker.DockerClient) -> Iterator[None]:
             response.close()
 
 
-def _clean(client: docker.DockerClient, log: Log) -> bool:
+def _remove_leftovers(client: docker.DockerClient, log: Log) -> bool:
     """Remove the containers and nameless images that a build left, unless a named image needs them.
 
-    Whether nothing of it is left.
+    Returns:
+        Whether all of them are gone.
     """
     from docker.errors import APIError, ImageNotFound
 
     for container in log.containers:
         with contextlib.suppress(APIError):
             client.api.remove_container(container, force=True)
-    needed = _needed(client)
-    # The last first, since an image on which another builds cannot be removed.
+    needed = _needed_images(client)
+    # The newest first, since an image that another builds on cannot be removed.
     left = [image for image in reversed(log.images) if image not in log.given and image[:12] not in needed]
     until = time.monotonic() + _CLEAN_SECONDS
     while left:
@@ -352,8 +356,8 @@ def _clean(client: docker.DockerClient, log: Log) -> bool:
     return True
 
 
-def _needed(client: docker.DockerClient) -> set[str]:
-    """Short ids of the images that have names, and of all that they build on."""
+def _needed_images(client: docker.DockerClient) -> set[str]:
+    """Short ids of the images that have names, and of all images that these build on."""
     images = {image["Id"]: image for image in client.api.images(all=True)}
     needed = set[str]()
     for image in images.values():
@@ -364,7 +368,7 @@ def _needed(client: docker.DockerClient) -> set[str]:
     return {image.removeprefix("sha256:")[:12] for image in needed}
 
 
-def _failed(definition: EnvironmentDefinition, log: Log, failure: str) -> UserError:
+def _build_error(definition: EnvironmentDefinition, log: Log, failure: str) -> UserError:
     if log.disk_full(failure):
         return engine_disk_full_error()
     if log.instruction == "FROM":
@@ -380,7 +384,7 @@ def _failed(definition: EnvironmentDefinition, log: Log, failure: str) -> UserEr
 
 
 def _remove_probes(client: docker.DockerClient) -> None:
-    """Take away the containers of commands that were killed while they asked an image for its Python."""
+    """Remove containers and images of commands that were killed while they probed or prepared an image."""
     from docker.errors import APIError
 
     for container in client.api.containers(all=True, filters={"label": "azureml-debug.kind=probe"}):

@@ -1,4 +1,4 @@
-"""What a build's log tells, and what builds have made so far."""
+"""The log of an image build, and a journal of the images and containers that builds have made."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _SHOWN_LINES = 15
 
 
 class Log:
-    """What a build's log tells: the lines, and the images and containers that it made.
+    """The log of a build, with the images and containers that it names.
 
     Attributes:
         lines: The last lines.
         instruction: The instruction that was begun last, in capitals; empty before the first.
-        rest: What follows it.
+        rest: That instruction's arguments.
     """
 
     def __init__(self, journal: Journal | None = None) -> None:
@@ -35,7 +35,7 @@ class Log:
         self.instruction, self.rest = "", ""
 
     def add(self, line: str) -> None:
-        """Take a further line."""
+        """Add the next line."""
         self.lines.append(line)
         if step := _STEP.match(line):
             self.instruction, self.rest = step["instruction"].upper(), step["rest"]
@@ -65,20 +65,22 @@ class Log:
 
     @property
     def image(self) -> str:
-        """The image that the instruction which was begun last takes; empty where it takes none."""
-        words = [word for word in self.rest.split() if not word.startswith("--")]
-        if self.instruction == "FROM" and words:
-            return words[0]
+        """The image that the last instruction begins with or copies from; empty where there is none."""
+        arguments = [part for part in self.rest.split() if not part.startswith("--")]
+        if self.instruction == "FROM" and arguments:
+            return arguments[0]
         taken = re.match(r"--from=(\S+)", self.rest)
         return taken[1] if self.instruction == "COPY" and taken else ""
 
     def disk_full(self, failure: str) -> bool:
-        """Whether a build failed since the engine's disk is full."""
+        """Whether a build failed because the engine's disk is full."""
         return any(map(is_disk_full, [failure, *list(self.lines)[-50:]]))
 
 
 class Journal:
-    """What builds have made so far, in a file of each process: what one that was killed has left, the next one finds.
+    """Images and containers that running builds have made, in one file for each process.
+
+    The next build finds the files of processes that were killed, and removes what they left.
 
     Args:
         cache: The program's cache folder.
@@ -90,7 +92,7 @@ class Journal:
         self._left = [path for path in self._folder.glob("*") if identity.is_leftover(path.name)]
 
     def left(self) -> list[tuple[str, str]]:
-        """Kind and id of what builds that were killed have made, in that order."""
+        """Kind and id of the images and containers that killed builds have left, oldest first."""
         found = list[tuple[str, str]]()
         for path in self._left:
             with contextlib.suppress(OSError, ValueError):
@@ -99,14 +101,14 @@ class Journal:
 
     def add(self, kind: str, number: str) -> None:
         """Note an image or a container."""
-        # It is for the case that this process is killed; a full disk keeps no build from its end.
+        # The journal only matters if this process is killed: a full disk must not make the build fail.
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
             with open(self._path, "a", encoding="ascii") as file:
                 file.write(f"{kind} {number}\n")
 
     def close(self) -> None:
-        """Forget it: nothing of these builds is left."""
+        """Remove the files: nothing of these builds is left."""
         for path in (*self._left, self._path):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)

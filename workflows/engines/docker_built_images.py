@@ -64,21 +64,21 @@ def build_image(
                 return found
             base = _ensure_base(client, definition, base_image, report)
 
-            def named(made: EnvironmentDefinition) -> tuple[str, dict[str, str]]:
+            def name_image(made: EnvironmentDefinition) -> tuple[str, dict[str, str]]:
                 digest, live = image_digest(made, base), json.dumps([*map(str, made.live)])
                 labels = {KIND: "environment", DIGEST: digest, ENVIRONMENT: made.name, LIVE: live}
                 return image_name(made, digest), labels
 
-            made = build(client, definition, base_image, cache, report, named=named)
+            made = build(client, definition, base_image, cache, report, name_image=name_image)
     except OSError as error:
-        if (told := storage.explain(error, cache)) is not None:
-            raise told from error
+        if (explained := storage.explain(error, cache)) is not None:
+            raise explained from error
         if error.errno is None:  # requests' errors are OSErrors without a number
             raise connection_lost_error(error) from error
         raise UserError(
             f"{error.filename or cache}: {error.strerror or error}.", "Make it readable and writable."
         ) from error
-    name, labels = named(made)
+    name, labels = name_image(made)
     return ImageRef("docker", labels[DIGEST], name, live=tuple(map(str, made.live)))
 
 

@@ -1,4 +1,4 @@
-"""The connection to the Docker engine, and why there is none; `docker_address` says which one is meant."""
+"""The connection to the Docker engine, and errors that say why there is none."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from .docker_http import send_request
 if TYPE_CHECKING:
     import docker
 
-# What a socket says to whom it is not open.
+# Errors of a socket that the user has no permission for.
 _NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM})
-# Seconds until a connection that is not answered counts as hung.
+# Seconds without an answer after which an engine counts as hung.
 _PATIENCE = 10.0
-# Seconds for ssh to log in somewhere.
-_WAY_SECONDS = 10.0
+# Seconds for ssh to log in.
+_SSH_SECONDS = 10.0
 
 
 def connect() -> docker.DockerClient:
-    """A client of the Docker engine, whose engine has answered.
+    """A client of the Docker engine, which has answered.
 
     Raises:
-        UserError: None is installed, it does not run, it must not be used, or it speaks another version.
+        UserError: The engine is not installed, not running, not open to this user, or its version does not fit.
     """
     host = docker_address.host()
     path = _socket_path(host)
@@ -46,14 +46,14 @@ def connect() -> docker.DockerClient:
 
 
 def preload() -> None:
-    """Load the SDK, for whoever is about to need it: where the engine is not behind a Unix socket."""
+    """Load the SDK ahead of time where :func:`connect` will need it: where the engine is not behind a Unix socket."""
     with contextlib.suppress(ImportError, UserError):
         if _takes_sdk(_socket_path(docker_address.host())):
             _load_sdk(docker_address.host())
 
 
 class _Client:
-    """A client that has the SDK loaded when something is asked that takes it.
+    """A client that loads the SDK only for requests that need it.
 
     Args:
         host: The engine's address.
@@ -70,7 +70,7 @@ class _Client:
         return _sdk_client(self._host)
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close the SDK's client, if it was made."""
         if "sdk" in vars(self):
             self.sdk.close()
 
@@ -82,7 +82,7 @@ def _sdk_client(host: str) -> docker.DockerClient:
     """The SDK's client of an engine.
 
     Raises:
-        UserError: It cannot be loaded, the engine does not answer, or speaks another version.
+        UserError: The SDK cannot be loaded, the engine does not answer, or its version does not fit.
     """
     if host.startswith("ssh://"):
         docker_ssh.check_connection(host)
@@ -119,10 +119,10 @@ def _sdk_client(host: str) -> docker.DockerClient:
 
 
 class StateReader:
-    """Reads what a container is at, through interruptions of the connection.
+    """Reads the state of a container, across interruptions of the connection.
 
     Args:
-        container: Its id.
+        container: The container's id.
     """
 
     def __init__(self, container: str) -> None:
@@ -130,7 +130,7 @@ class StateReader:
         self._client: docker.DockerClient | None = None
 
     def read(self) -> dict[str, Any] | None:
-        """Its state as the engine has it; empty where it is gone, None where the engine does not answer."""
+        """The state as the engine returns it; empty where the container is gone, None without an answer."""
         try:
             self._client = self._client or connect()
             return dict(self._client.api.inspect_container(self._container)["State"])
@@ -142,16 +142,16 @@ class StateReader:
 
 
 def _takes_sdk(path: str | None) -> bool:
-    """Whether an engine behind a socket, or one of no socket, is to be spoken to with the SDK alone."""
+    """Whether every request to an engine goes through the SDK: without a socket, or where a version is set."""
     return path is None or bool(os.environ.get("DOCKER_API_VERSION"))
 
 
 def _load_sdk(host: str) -> None:
-    """Import the SDK without what only ``ssh://`` takes: paramiko, which is half of the time that it needs."""
+    """Import the SDK, without paramiko where ``ssh://`` does not need it: that is half of the import's time."""
     transport = "docker.transport.sshconn"
     if host.startswith("ssh:") or "docker" in sys.modules:
         return
-    # The SDK itself goes on where this one cannot be imported.
+    # The SDK works without this module where it cannot be imported.
     sys.modules[transport] = None  # type: ignore[assignment]
     try:
         importlib.import_module("docker")
@@ -160,7 +160,7 @@ def _load_sdk(host: str) -> None:
 
 
 def engine_version() -> str:
-    """The engine's version, as people know it; empty where it does not say.
+    """The engine's version, such as ``27.1.0``; empty where it does not say.
 
     Raises:
         UserError: As :func:`connect`.
@@ -174,10 +174,10 @@ def engine_version() -> str:
 
 
 def engine_answers(timeout: float = 2.0) -> bool:
-    """Whether a Docker engine answers, found out quickly and without the SDK where possible.
+    """Whether a Docker engine answers; checked quickly, and without the SDK where possible.
 
     Args:
-        timeout: Seconds until silence counts as no.
+        timeout: Seconds to wait for an answer.
     """
     try:
         path = _socket_path(docker_address.host())
@@ -191,7 +191,7 @@ def engine_answers(timeout: float = 2.0) -> bool:
             if not Path(r"\\.\pipe\docker_engine").exists():
                 return False
         if host.startswith("ssh://"):
-            docker_ssh.check_connection(host, max(timeout, _WAY_SECONDS), ask=False)
+            docker_ssh.check_connection(host, max(timeout, _SSH_SECONDS), interactive=False)
             return True
         from .docker_sdk import make_client
 
@@ -203,7 +203,7 @@ def engine_answers(timeout: float = 2.0) -> bool:
 
 
 def has_permission() -> bool:
-    """Whether this user is not kept from the engine's socket by its permissions."""
+    """Whether the permissions of the engine's socket let this user connect; True where there is no socket."""
     try:
         path = _socket_path(docker_address.host())
         if path is None:
@@ -223,7 +223,7 @@ def data_folder() -> Path | None:
     try:
         with contextlib.closing(connect()) as client:
             return Path(str(client.api.info()["DockerRootDir"]))
-    except Exception:  # whatever keeps it from answering, it is only a word more in a message
+    except Exception:  # it is only a detail in a message, so any failure is fine
         return None
 
 
@@ -280,12 +280,12 @@ def _socket_error(path: str, error: OSError) -> UserError:
 
 
 def _ping(path: str, timeout: float) -> bool:
-    """Ask for ``/_ping``, which every version of the engine's API has."""
+    """Whether the engine answers ``/_ping``, which every version of its API has."""
     return send_request(path, "GET", "/_ping", timeout)[0] == 200
 
 
 def _as_url(host: str) -> str:
-    """The address that is asked for an engine behind a port."""
+    """The URL of an engine behind a TCP port."""
     secure = bool(os.environ.get("DOCKER_TLS_VERIFY")) or docker_address.context_tls() is not None
     return re.sub(r"^tcp://", "https://" if secure else "http://", host)
 
@@ -298,7 +298,7 @@ def _version_error(text: str) -> UserError:
 
 
 def _innermost(error: BaseException) -> str:
-    """What the system said, below the layers of exceptions."""
+    """The message of the innermost exception, most often the system's."""
     found: BaseException = error
     while found.__cause__ or found.__context__:
         found = found.__cause__ or found.__context__ or found

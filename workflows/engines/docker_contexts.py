@@ -1,4 +1,4 @@
-"""Images that a pipeline file names: one as it is, or one built of a folder with a Dockerfile."""
+"""Images that a pipeline file names: an image by its name, or one that is built from a folder with a Dockerfile."""
 
 from __future__ import annotations
 
@@ -41,30 +41,30 @@ if TYPE_CHECKING:
 
     from ..pipelines.definition import EnvironmentReference
 
-# Raised whenever the way such images are built changes.
+# Increased whenever the way such images are built changes.
 _VERSION = "1"
 
-# What the engine says where it cannot reach a registry, rather than the registry that it has no such image.
+# The engine's errors where it cannot reach a registry; a registry without such an image answers otherwise.
 _UNREACHABLE = re.compile(
     r"no such host|dial tcp|connection refused|timeout|Timeout|unreachable|proxyconnect|Temporary failure|x509|TLS"
 )
 
 
 class ImageUnreachable(UserError):
-    """An image that is not here, and whose registry cannot be reached."""
+    """An image is not in the engine, and its registry cannot be reached."""
 
 
 def image_by_name(name: str, report: Callable[[str], None], *, file: Path, line: int) -> ImageRef:
-    """An image by its name, pulled where it is not here.
+    """An image by its name, pulled where the engine does not have it.
 
     Args:
         name: As in the pipeline file.
         report: Called with each line of progress.
-        file: The file that names it.
-        line: Where in that file.
+        file: The file that names it, for errors.
+        line: The line in that file.
 
     Raises:
-        UserError: It is not here and cannot be had; with that place.
+        UserError: The engine does not have it, and it cannot be pulled.
     """
     from docker.errors import APIError, DockerException, ImageNotFound
     from requests.exceptions import RequestException
@@ -72,18 +72,18 @@ def image_by_name(name: str, report: Callable[[str], None], *, file: Path, line:
     with contextlib.closing(connect()) as client:
         try:
             with contextlib.suppress(ImageNotFound):
-                return ImageRef("docker", _id(client, name), name, reused=True)
+                return ImageRef("docker", _image_id(client, name), name, reused=True)
             reason = _pull(client, name, report)
             with contextlib.suppress(ImageNotFound):
-                return ImageRef("docker", _id(client, name), name)
+                return ImageRef("docker", _image_id(client, name), name)
         except (APIError, DockerException) as error:
             reason = str(getattr(error, "explanation", None) or error)
         except RequestException as error:
             raise connection_lost_error(error) from error
-    told = docker_credentials.credential_helper_error(name, reason)
-    if told is not None:
-        raise UserError(told.problem, told.remedy, file=file, line=line, details=told.details)
-    # What went wrong stands at the end of the engine's chain of "Get …: dial …: lookup …".
+    explained = docker_credentials.credential_helper_error(name, reason)
+    if explained is not None:
+        raise UserError(explained.problem, explained.remedy, file=file, line=line, details=explained.details)
+    # The reason is at the end of the engine's chain of "Get …: dial …: lookup …".
     short = reason.strip().rstrip(".").rpartition(": ")[2] or "no reason given"
     kind = ImageUnreachable if _UNREACHABLE.search(reason) else UserError
     raise kind(
@@ -96,7 +96,7 @@ def image_by_name(name: str, report: Callable[[str], None], *, file: Path, line:
 
 
 def find_image(reference: EnvironmentReference) -> ImageRef | None:
-    """The image that is named, or that a context has been built to, where it is here.
+    """The image that a reference names, or that its context was built to; None where the engine does not have it.
 
     Raises:
         UserError: The context cannot be read.
@@ -107,22 +107,22 @@ def find_image(reference: EnvironmentReference) -> ImageRef | None:
         if reference.build is not None:
             dockerfile = reference.dockerfile or "Dockerfile"
             try:
-                digest = _digest(reference.build, dockerfile, _files(reference.build, dockerfile))
+                digest = _digest(reference.build, dockerfile, _list_files(reference.build, dockerfile))
             except OSError as error:
                 raise _unreadable(reference.build, error, reference.file, reference.line) from error
-            return _built(client, digest, _name(reference.build, digest))
+            return _find_built(client, digest, _image_name(reference.build, digest))
         assert reference.image is not None
         with contextlib.suppress(ImageNotFound):
-            return ImageRef("docker", _id(client, reference.image), reference.image, reused=True)
+            return ImageRef("docker", _image_id(client, reference.image), reference.image, reused=True)
     return None
 
 
-def _id(client: docker.DockerClient, name: str) -> str:
+def _image_id(client: docker.DockerClient, name: str) -> str:
     return str(inspect(client, name)["Id"]).removeprefix("sha256:")
 
 
 def _pull(client: docker.DockerClient, name: str, report: Callable[[str], None]) -> str:
-    """Pull an image; why it failed, empty where it did not."""
+    """Pull an image; the reason for a failure, empty where it worked."""
     from docker.errors import APIError
 
     report(f"pulling the image {name}")
@@ -143,17 +143,17 @@ def _pull(client: docker.DockerClient, name: str, report: Callable[[str], None])
 def build_context_image(
     folder: Path, dockerfile: str, report: Callable[[str], None], *, file: Path, line: int
 ) -> ImageRef:
-    """The image of a build context, built where its content is not built yet.
+    """The image of a build context, built where the same content has not been built before.
 
     Args:
         folder: The context; its .dockerignore counts.
-        dockerfile: Relative to it.
+        dockerfile: The Dockerfile, relative to the context.
         report: Called with each line of progress.
-        file: The file that names it.
-        line: Where in that file.
+        file: The file that names the context, for errors.
+        line: The line in that file.
 
     Raises:
-        UserError: It cannot be built, with that place. Neither image nor container of it is left.
+        UserError: It cannot be built. No image and no container of it is left.
     """
     from requests.exceptions import RequestException
 
@@ -163,15 +163,15 @@ def build_context_image(
             contextlib.closing(connect()) as client,
             tempfile.TemporaryFile(prefix="azureml-debug-context-") as archive,
         ):
-            files = _files(folder, dockerfile)
+            files = _list_files(folder, dockerfile)
             digest = _digest(folder, dockerfile, files)
-            name = _name(folder, digest)
-            found = _built(client, digest, name)
+            name = _image_name(folder, digest)
+            found = _find_built(client, digest, name)
             if found is not None:
                 return found
-            # One build at a time, as for definitions: what it leaves is known by its not having been there.
+            # One build at a time, as in docker_built_images: a failed build's leftovers are what was not there before.
             with exclusive(cache / "locks" / "images.lock", "an image", report):
-                found = _built(client, digest, name)
+                found = _find_built(client, digest, name)
                 if found is not None:
                     return found
                 _archive(folder, files, archive)
@@ -195,12 +195,12 @@ def _unreadable(folder: Path, error: OSError, file: Path, line: int) -> UserErro
     )
 
 
-def _name(folder: Path, digest: str) -> str:
+def _image_name(folder: Path, digest: str) -> str:
     plain = re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-") or "context"
     return f"{PREFIX}/{plain}:{digest[:12]}"
 
 
-def _built(client: docker.DockerClient, digest: str, name: str) -> ImageRef | None:
+def _find_built(client: docker.DockerClient, digest: str, name: str) -> ImageRef | None:
     from docker.errors import ImageNotFound
 
     with contextlib.suppress(ImageNotFound):
@@ -209,8 +209,8 @@ def _built(client: docker.DockerClient, digest: str, name: str) -> ImageRef | No
     return None
 
 
-def _files(folder: Path, dockerfile: str) -> list[str]:
-    """What belongs to the context, by relative name, folders included."""
+def _list_files(folder: Path, dockerfile: str) -> list[str]:
+    """The relative names of the context's files and folders."""
     from docker.utils.build import exclude_paths
 
     patterns = [".git", ".azureml-debug"]
@@ -248,7 +248,7 @@ def _digest(folder: Path, dockerfile: str, files: list[str]) -> str:
 def _archive(folder: Path, files: list[str], target: IO[bytes]) -> None:
     from docker.utils.build import create_archive
 
-    # The docker command takes for an archive what begins as one, and not with a header of its own for times.
+    # The docker command recognizes an archive by its first header, which must not be an extended one (for times).
     first = tarfile.TarInfo(".")
     first.type, first.mode = tarfile.DIRTYPE, 0o755
     target.write(first.tobuf(tarfile.GNU_FORMAT))
@@ -272,9 +272,9 @@ def _build(
         return
     if log.disk_full(failure):
         raise engine_disk_full_error()
-    told = docker_credentials.credential_helper_error(log.image, failure) if log.image else None
-    if told is not None:
-        raise UserError(told.problem, told.remedy, file=place[0], line=place[1], details=told.details)
+    explained = docker_credentials.credential_helper_error(log.image, failure) if log.image else None
+    if explained is not None:
+        raise UserError(explained.problem, explained.remedy, file=place[0], line=place[1], details=explained.details)
     remedy = f"Correct {folder / dockerfile}, then run the same command again."
     if log.instruction == "RUN" and (script := _windows_script(folder, dockerfile, log)):
         remedy = f"{script} has Windows line ends (CRLF): save it with LF (`sed -i 's/\\r$//' {script}`), then again."
@@ -288,11 +288,11 @@ def _build(
 
 
 def _windows_script(folder: Path, dockerfile: str, log: Log) -> Path | None:
-    """A script with Windows line ends that the failed instruction, or what it said, names."""
-    said = "\n".join([log.rest, *log.shown])
-    for name in _files(folder, dockerfile):
+    """A script with Windows line ends that the failed instruction or its output names."""
+    output = "\n".join([log.rest, *log.shown])
+    for name in _list_files(folder, dockerfile):
         path = folder / name
         with contextlib.suppress(OSError):
-            if path.name in said and path.is_file() and line_ends.has_windows_ends(path):
+            if path.name in output and path.is_file() and line_ends.has_windows_ends(path):
                 return path
     return None

@@ -1,4 +1,4 @@
-"""Why a registry refused, where config.json names a credential helper that could not be asked."""
+"""Credential helpers in Docker's config.json that are missing or fail, so that a registry refuses a pull."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _PATIENCE = 20.0
 
 
 def is_refusal(reason: str) -> bool:
-    """Whether what the engine says is a registry's refusal, rather than any other failure."""
+    """Whether an engine's message is a registry's refusal, rather than any other failure."""
     return _REFUSED.search(reason) is not None
 
 
 def credential_helper_error(image: str, reason: str) -> UserError | None:
-    """The error for an image that was refused since its registry's credential helper gives nothing.
+    """The error for an image that a registry refused because its credential helper is missing or fails.
 
     Args:
         image: The image's name.
-        reason: What the engine said.
+        reason: The engine's message.
 
     Returns:
-        None where the refusal has another cause.
+        The error; None where the refusal has another cause.
     """
     if not is_refusal(reason):
         return None
@@ -48,29 +48,30 @@ def credential_helper_error(image: str, reason: str) -> UserError | None:
     path = shutil.which(program)
     file = docker_address.config_folder() / "config.json"
     if path is None:
-        why, mend = "is not installed", f"Install {program}"
+        state, remedy = "is not installed", f"Install {program}"
     else:
-        said = _asked(path, host)
-        if said is None:
+        failure = _helper_failure(path, host)
+        if failure is None:
             return None
-        why, mend = f"fails: {said}", f"Mend {program}"
+        state, remedy = f"fails: {failure}", f"Mend {program}"
+    target = "" if host == _HUB else f" {host}"
     return UserError(
         f"The image {image} cannot be pulled: its registry wants a login, and the credential helper {program}, "
-        f"which {file} names, {why}.",
-        f"{mend}, or take it out of `{setting}` in {file} and run `docker login{'' if host == _HUB else ' ' + host}`.",
+        f"which {file} names, {state}.",
+        f"{remedy}, or take it out of `{setting}` in {file} and run `docker login{target}`.",
         details=[scrub(reason.strip())],
     )
 
 
 def registry_of(image: str) -> str:
-    """The registry of an image's name, as config.json names it."""
+    """The registry in an image's name, spelled as in config.json."""
     first, slash, _rest = image.partition("/")
     is_host = bool(slash) and ("." in first or ":" in first or first == "localhost")
     return first if is_host and first not in ("docker.io", "index.docker.io") else _HUB
 
 
 def find_helper(host: str) -> tuple[str, str]:
-    """The setting in config.json that names a registry's credential helper, and the helper; empty for none."""
+    """The setting in config.json that names a registry's credential helper, and the helper; empty where none does."""
     found = docker_address.read_config()
     helpers = found.get("credHelpers")
     own = helpers.get(host) if isinstance(helpers, dict) else None
@@ -79,15 +80,15 @@ def find_helper(host: str) -> tuple[str, str]:
     return "credsStore", str(found.get("credsStore") or "")
 
 
-def _asked(program: str, host: str) -> str | None:
-    """Why a helper gives nothing for a registry; None where it works, be it that it has nothing."""
+def _helper_failure(program: str, host: str) -> str | None:
+    """Why a helper fails for a registry; None where it works, even if it has no credentials."""
     try:
         done = subprocess.run(
             [program, "get"], input=host, capture_output=True, text=True, timeout=_PATIENCE, errors="replace"
         )
     except (OSError, subprocess.SubprocessError) as error:
         return scrub(str(getattr(error, "strerror", None) or error))
-    # A helper says on its standard output why it has none.
+    # A helper without credentials says so on its standard output.
     if done.returncode == 0 or "credentials not found" in done.stdout:
         return None
     lines = [line.strip() for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip()]
@@ -96,9 +97,9 @@ def _asked(program: str, host: str) -> str | None:
 
 @contextlib.contextmanager
 def usable_config() -> Iterator[dict[str, str]]:
-    """Variables for the docker command, whose BuildKit asks a helper that is not installed, and then fails.
+    """Variables for the docker command, so that BuildKit does not fail over a helper that is not installed.
 
-    With such a helper in config.json it gets a folder like the person's, without that helper.
+    Where config.json names such a helper, ``DOCKER_CONFIG`` is a temporary copy of the user's folder without it.
     """
     found, folder = docker_address.read_config(), docker_address.config_folder()
     helpers = found.get("credHelpers")
@@ -111,7 +112,7 @@ def usable_config() -> Iterator[dict[str, str]]:
     changed = {**found, "credHelpers": kept}
     if not _is_installed(store):
         changed.pop("credsStore", None)
-    # mkdtemp's folder is the owner's alone: config.json may have logins in it.
+    # Only the owner can read a folder of mkdtemp's: config.json may have logins in it.
     with tempfile.TemporaryDirectory(prefix="azureml-debug-docker-") as copy:
         for path in folder.iterdir():
             if path.name != "config.json":

@@ -1,4 +1,4 @@
-"""Containers of images that serve by themselves: their own program runs, and a debugger is let into its Python.
+"""Custom containers: images that serve with their own program, into whose Python the debuggee is injected.
 
 Where Azure ML puts model and code in such a container:
 https://learn.microsoft.com/azure/machine-learning/how-to-deploy-custom-container
@@ -27,7 +27,7 @@ DEBUGGEE_ROOT = "/var/azureml-debuggee"
 ANNOUNCE_ROOT = "/var/azureml-debug"
 DEBUGPY_ROOT = "/var/azureml-debugpy"
 RUNIT = "/var/runit"
-#: The port of the gate in a container, and the one where the image's own program has that.
+#: Ports for the gate in a container; the first that the image's own program does not use is taken.
 _DEBUG_PORTS = (5678, 5679, 5680)
 
 
@@ -36,13 +36,13 @@ class ContainerPlan:
     """How a service's container is made.
 
     Attributes:
-        root: The folder that the service runs, as it sees it.
+        root: The service's source folder in the container.
         variables: Its environment variables.
-        mounts: What of this machine is mounted.
-        ports: Its own ports: ``scoring``, ``debug``, and ``ready`` and ``alive`` where others say that.
+        mounts: The mounts of this machine's files and folders.
+        ports: Its own ports: ``scoring``, ``debug``, and ``ready`` and ``alive`` where probes use other ports.
         options: Further arguments for the engine.
-        mapped: Places of the container that have something of this machine's, which a debugger is told of.
-        seen: Files that have to be seen in it, and where.
+        mapped: Further path mappings for the debugger: paths in the container, and those on this machine.
+        visible_files: Files of this machine that have to be visible in the container, and their paths there.
     """
 
     root: str
@@ -51,14 +51,14 @@ class ContainerPlan:
     ports: Mapping[str, int]
     options: Mapping[str, Any]
     mapped: Mapping[str, str]
-    seen: Sequence[tuple[Path, str]]
+    visible_files: Sequence[tuple[Path, str]]
 
 
 def debugpy_mount() -> Any:
-    """The mount of a debugpy for images that have none.
+    """The mount of debugpy for images that have none.
 
     Raises:
-        UserError: It cannot be had.
+        UserError: debugpy cannot be downloaded.
     """
     from docker.types import Mount
 
@@ -68,15 +68,15 @@ def debugpy_mount() -> Any:
 
 
 def check_server(client: docker.DockerClient, container: str, spec: ServiceSpec) -> None:
-    """See that somebody else's image has the inference server as Azure ML's have it: as a service of runit's.
+    """Check that an image has the inference server as Azure ML's images have it: as a runit service.
 
     Args:
         client: The engine.
-        container: One that has been made of it and not been started.
+        container: The id of a container of the image that is not started yet.
         spec: The service.
 
     Raises:
-        UserError: It has not.
+        UserError: It has no such service.
     """
     has: Any = client.api
     if not has.has_path(container, RUNIT):
@@ -88,25 +88,25 @@ def check_server(client: docker.DockerClient, container: str, spec: ServiceSpec)
 
 
 def plan_container(client: docker.DockerClient, spec: ServiceSpec) -> ContainerPlan:
-    """The container of an image that serves by itself.
+    """Plan the container of an image that serves by itself.
 
     Args:
         client: The engine.
-        spec: The service; its ``serving`` is given.
+        spec: The service; its ``serving`` is set.
 
     Raises:
-        UserError: Links lead to what it cannot be given, or debugpy cannot be had.
+        UserError: The targets of links cannot be mounted, or debugpy cannot be downloaded.
     """
     from docker.types import Mount
 
     serving = spec.serving
     assert serving is not None
     image = inspect(client, spec.tag)
-    of_image = dict(pair.partition("=")[::2] for pair in image["Config"].get("Env") or ())
+    image_variables = dict(pair.partition("=")[::2] for pair in image["Config"].get("Env") or ())
     home = str(image["Config"].get("WorkingDir") or "/")
     root = serving.code_place or next(iter(serving.copied), home)
     announce = spec.session / "announce"
-    # Whoever the image's program runs as; nobody else gets into the folder that this one is in.
+    # Writable for whatever user the image's program runs as; the parent folder keeps other users of this machine out.
     announce.chmod(0o777)
     for file in announce.iterdir():
         file.chmod(0o666)
@@ -115,8 +115,8 @@ def plan_container(client: docker.DockerClient, spec: ServiceSpec) -> ContainerP
     for name, check in (("ready", spec.ready), ("alive", spec.alive)):
         if check.port not in ports_inside.values():
             ports_inside[name] = check.port
-    given = _given(serving)
-    places = [(local, place) for place, local in given.items()]
+    mounted = _mounted_paths(serving)
+    places = [(local, place) for place, local in mounted.items()]
     links = find_outward_links(
         [one for one in places if one[0].is_dir()], (DEBUGGEE_ROOT, ANNOUNCE_ROOT, DEBUGPY_ROOT)
     ).places
@@ -126,40 +126,40 @@ def plan_container(client: docker.DockerClient, spec: ServiceSpec) -> ContainerP
         *(Mount(place, str(local), type="bind", read_only=True) for local, place in places),
         *(Mount(place, local, type="bind", read_only=True) for place, local in links.items()),
     ]
-    variables = _variables(serving, spec, of_image, [root, *serving.copied, *given], debug_port)
+    variables = _variables(serving, spec, image_variables, [root, *serving.copied, *mounted], debug_port)
     if not has_debugpy(image):
         mounts.append(debugpy_mount())
         variables["AZUREML_DEBUGGEE_DEBUGPY"] = DEBUGPY_ROOT
-    mapped = {**serving.copied, **{place: str(local) for place, local in given.items()}, **links}
+    mapped = {**serving.copied, **{place: str(local) for place, local in mounted.items()}, **links}
     mapped.pop(root, None)
-    return ContainerPlan(root, variables, mounts, ports_inside, {}, mapped, _seen(serving))
+    return ContainerPlan(root, variables, mounts, ports_inside, {}, mapped, _files_to_check(serving))
 
 
-def _given(serving: Serving) -> dict[str, Path]:
-    """What of this machine is mounted, by its place: the model, in the folder that Azure ML names, and the code."""
+def _mounted_paths(serving: Serving) -> dict[str, Path]:
+    """Model and code on this machine, by their paths in the container: those that Azure ML uses."""
     found: dict[str, Path] = {}
     if serving.model is not None:
         if serving.model.is_dir():
             found[f"{serving.model_place}/{serving.model.name}"] = serving.model
         else:
-            # A file that an editor saves is another one; its folder stays.
+            # An editor that saves a file replaces it, and the mount would keep the old one: mount its folder.
             found[serving.model_place] = serving.model.parent
     if serving.code is not None:
         found[serving.code_place] = serving.code
     return found
 
 
-def _seen(serving: Serving) -> list[tuple[Path, str]]:
+def _files_to_check(serving: Serving) -> list[tuple[Path, str]]:
     if serving.code is None or not serving.script:
         return []
     return [(serving.code / serving.script, f"{serving.code_place}/{serving.script}")]
 
 
 def _variables(
-    serving: Serving, spec: ServiceSpec, of_image: Mapping[str, str], code: Sequence[str], debug_port: int
+    serving: Serving, spec: ServiceSpec, image_variables: Mapping[str, str], code: Sequence[str], debug_port: int
 ) -> dict[str, str]:
     own = dict(spec.variables)
-    path = [f"{DEBUGGEE_ROOT}/inject", *filter(None, [own.get("PYTHONPATH", of_image.get("PYTHONPATH"))])]
+    path = [f"{DEBUGGEE_ROOT}/inject", *filter(None, [own.get("PYTHONPATH", image_variables.get("PYTHONPATH"))])]
     azure: dict[str, str] = {}
     if serving.model is not None:
         azure["AZUREML_MODEL_DIR"] = serving.model_place
@@ -174,7 +174,7 @@ def _variables(
         "PYDEVD_RESOLVE_SYMLINKS": "1",
         "AZUREML_DEBUGGEE_CODE": ":".join(dict.fromkeys(one for one in code if one != "/")),
         "AZUREML_DEBUGGEE_HOST": "0.0.0.0",  # noqa: S104
-        # The address at which a debugger really reaches it.
+        # The address at which a debugger reaches it.
         "AZUREML_DEBUGGEE_ADDRESS": "127.0.0.1",
         "AZUREML_DEBUGGEE_PORT": str(debug_port),
         "AZUREML_DEBUGGEE_RANKS": "all",

@@ -1,6 +1,6 @@
-"""The SDK's errors by their names, without loading the SDK: what is not loaded has raised nothing.
+"""The SDK's errors by name, without loading the SDK: an SDK that is not loaded has not raised anything.
 
-In place of ``from docker.errors import APIError``, which takes a fifth of a second: ``except docker_errors.APIError``.
+``except docker_errors.APIError`` saves the import of ``docker.errors``, which takes a fifth of a second.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = sys.modules.get(_HOMES[name])
-    # Nothing is an instance of one of no classes.
+    # An empty tuple in an except clause matches nothing.
     return () if home is None else getattr(home, name)
 
 
 @contextmanager
 def suppressed(*names: str) -> Iterator[None]:
-    """As ``contextlib.suppress``, for errors by their names."""
+    """As ``contextlib.suppress``, with the names of this module's errors."""
     try:
         yield
     except Exception as error:

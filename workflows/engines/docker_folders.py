@@ -1,7 +1,7 @@
-"""Whether the engine sees this machine's folders, which it mounts into containers by their names.
+"""Checks that the engine can mount this machine's folders.
 
-An engine of another machine does not, nor does one that a dev container was lent by its host: it mounts a folder of
-the same name there, or finds none.
+An engine on another machine cannot, nor can the host's engine when it is used from a dev container: it mounts the
+folder with the same path there, or finds none.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .docker_client import is_remote
 if TYPE_CHECKING:
     import docker
 
-# What engines say of a folder that they cannot mount; the last two are Docker Desktop's.
+# Engines' messages for a folder that they cannot mount; the last two are Docker Desktop's.
 _NO_SOURCE = re.compile(
     r"bind source path does not exist: (?P<path>[^\n]+)|"
     r"[Mm]ounts denied:\s*(?:The path )?(?P<denied>\S+)|"
@@ -31,24 +31,24 @@ _NO_SOURCE = re.compile(
 def check_visible(
     client: docker.DockerClient, container: str, mounted: tuple[Path, str], files: Sequence[tuple[Path, str]] = ()
 ) -> None:
-    """Look for a file of this machine in a container that has been made and not been started.
+    """Check that files of this machine are in a container that was created and is not started yet.
 
     Args:
         client: The engine.
-        container: Its id.
+        container: The container's id.
         mounted: A folder that may be written to, and where it is mounted.
-        files: Further files, and where they should be seen.
+        files: Further files, and their paths in the container.
 
     Raises:
         UserError: One of them is not there.
-        docker.errors.APIError: The engine cannot say.
+        docker.errors.APIError: The engine cannot tell.
     """
     folder, inside = mounted
     mark = folder / f".seen-{secrets.token_hex(8)}"
     mark.touch()
     try:
         for path, place in ((mark, f"{inside}/{mark.name}"), *files):
-            # The engine mounts what belongs to a container also for one that does not run.
+            # The engine resolves mounts for a container that is not running, too.
             if not client.api.has_path(container, place):  # type: ignore[attr-defined]
                 raise not_visible_error(path.parent)
     finally:
@@ -57,10 +57,10 @@ def check_visible(
 
 
 def mount_error(error: Any) -> UserError | None:
-    """The error for a folder that is here, and that the engine cannot mount; None for any other failure.
+    """The error for a folder that exists here and that the engine cannot mount; None for any other failure.
 
     Args:
-        error: The engine's.
+        error: The engine's error.
     """
     found = _NO_SOURCE.search(str(error.explanation or error))
     path = (found["path"] or found["denied"] or found["shared"]).strip().strip("'\".") if found else ""
@@ -89,7 +89,7 @@ def not_visible_error(folder: Path) -> UserError:
 
 
 def _in_container() -> bool:
-    # Docker and Podman leave the one or the other; dev containers and Codespaces set a variable.
+    # Docker and Podman create one of these files; dev containers and Codespaces set a variable.
     return (
         any(map(os.path.exists, ("/.dockerenv", "/run/.containerenv")))
         or bool(os.environ.get("REMOTE_CONTAINERS"))

@@ -1,4 +1,4 @@
-"""One request to the engine behind its socket, written down."""
+"""Requests to the engine over its Unix socket, noted in the command log."""
 
 from __future__ import annotations
 

@@ -25,10 +25,10 @@ PREFIX = "azureml-debug"
 
 KIND = "azureml-debug.kind"
 DIGEST = "azureml-debug.digest"
-#: Folders of the machine's that packages in the image are in, as a JSON list.
+#: Folders of this machine that hold editable packages of the image, as a JSON list.
 LIVE = "azureml-debug.live"
 ENVIRONMENT = "azureml-debug.environment"
-#: What an image was built of, where that is not one of our definitions.
+#: Set on images that were built from something else than an environment definition.
 SOURCE = "azureml-debug.source"
 
 
@@ -44,7 +44,7 @@ def resolve_base_image(client: docker.DockerClient, setting: str | None) -> str:
     try:
         inspect(client, BASE_IMAGE)
     except Exception as error:
-        # The SDK has been loaded to say so; until then nothing needs it.
+        # The SDK was loaded to raise this error; importing it earlier would cost time for nothing.
         from docker.errors import ImageNotFound
 
         if isinstance(error, ImageNotFound):
@@ -54,7 +54,7 @@ def resolve_base_image(client: docker.DockerClient, setting: str | None) -> str:
 
 
 def find_image(client: docker.DockerClient, definition: EnvironmentDefinition, base_image: str) -> ImageRef | None:
-    """The image of a definition, if it is there; one look-up.
+    """The image of a definition; None where it is not built yet. Takes one request.
 
     Args:
         client: The engine.
@@ -67,7 +67,7 @@ def find_image(client: docker.DockerClient, definition: EnvironmentDefinition, b
         return None
     if not definition.live:
         return _found_image(client, images, definition, base or "")
-    # Where only pip could make it, every package has been copied.
+    # If only pip could install it, the image was built with copies of every local package.
     ways = (definition, definition.as_copies())
     return next(filter(None, (_found_image(client, images, one, base or "") for one in ways)), None)
 
@@ -79,8 +79,7 @@ def _found_image(
     name = image_name(definition, digest)
     found = [image for image in images if (image.get("Labels") or {}).get(DIGEST) == digest]
     if not any(name in (image.get("RepoTags") or ()) for image in found):
-        # It may have lost its name. An image with names of somebody else's is one that builds on it: labels are
-        # inherited.
+        # The image may have lost its tag. One with other people's tags is built on top of it: labels are inherited.
         found = [image for image in found if not _foreign(image)]
         if not found:
             return None
@@ -90,7 +89,7 @@ def _found_image(
 
 
 def _foreign(image: Mapping[str, Any]) -> bool:
-    """Whether an image carries a name that does not look like one of this program's."""
+    """Whether an image has a name that is not one of this program's."""
     names = image.get("RepoTags") or ()
     return any("/" in name and not name.startswith((f"{PREFIX}/", "<none>")) for name in names) or any(
         digest for digest in image.get("RepoDigests") or () if not digest.startswith((f"{PREFIX}/", "<none>"))
@@ -98,7 +97,7 @@ def _foreign(image: Mapping[str, Any]) -> bool:
 
 
 def connection_lost_error(error: Exception) -> UserError:
-    """The error for a connection to the engine that breaks in the middle."""
+    """The error for a connection to the engine that broke."""
     return UserError(
         f"The connection to the Docker engine broke: {error}.",
         "See that it runs (`docker info`), then run the same command again.",
@@ -114,7 +113,7 @@ def tag_image(client: docker.DockerClient, image: ImageRef, tag: str) -> None:
         tag: Such as ``debug:1``.
 
     Raises:
-        UserError: The image is gone, or the name is none.
+        UserError: The image is gone, or the name is not valid.
     """
     from docker.errors import APIError, ImageNotFound
 
@@ -133,7 +132,7 @@ def tag_image(client: docker.DockerClient, image: ImageRef, tag: str) -> None:
 
 
 def tagged_image(client: docker.DockerClient, tag: str) -> ImageRef | None:
-    """The image that has a name, whoever made it; its digest is empty where it is not one of our environments."""
+    """The image with a name, whoever made it; its digest is empty where this program did not build it."""
     from docker.errors import APIError
 
     try:
@@ -152,20 +151,19 @@ def tagged_image(client: docker.DockerClient, tag: str) -> ImageRef | None:
 def unused_images(
     client: docker.DockerClient, keep: frozenset[str], tag: str
 ) -> list[tuple[str, int, Callable[[], None]]]:
-    """Environments' images that are not needed.
+    """Images of environments and packages that nothing needs.
 
     Args:
         client: The engine.
-        keep: Digests of those that are.
-        tag: The tag that this program gives to what it runs. An image that carries a tag of
-            anybody else's is left alone.
+        keep: Digests of the images to keep.
+        tag: The tag that this program gives to the image it runs. An image with any other tag is left alone.
 
     Returns:
-        What each is, the bytes that its removal gives back, and what removes it.
+        For each, its name, the bytes that its removal frees, and a function that removes it.
     """
     used = {container["ImageID"] for container in client.api.containers(all=True)}
     found = list[tuple[str, int, Callable[[], None]]]()
-    # `df` knows what each image shares with others, such as the base image's layers.
+    # `df` reports the size that an image shares with others, such as the base image's layers.
     for image in client.api.df()["Images"] or ():
         labels, tags = image.get("Labels") or {}, image.get("RepoTags") or []
         foreign = [name for name in tags if not name.startswith((f"{PREFIX}/", "<none>")) and name != tag]
@@ -183,7 +181,7 @@ def unused_images(
 
 
 def import_image(client: docker.DockerClient, data: Iterator[bytes], name: str, changes: list[str]) -> tuple[str, int]:
-    """Make an image of a root file system; an older image of that name is removed if nothing uses it.
+    """Import a root file system as an image; an older image of that name is removed if nothing uses it.
 
     Args:
         client: The engine.
@@ -233,20 +231,20 @@ def import_image(client: docker.DockerClient, data: Iterator[bytes], name: str, 
 
 
 def engine_disk_full_error() -> UserError:
-    """The error for a full disk on the engine's side, with how much is left where that can be seen from here."""
+    """The error for a full disk on the engine's side, with the free space where this machine can see that."""
     from .docker_client import data_folder
 
     folder = data_folder()
     left = storage.free_space(folder) if folder is not None and folder.is_dir() else None
-    told = f": {left}" if left is not None else f", where it has {folder}" if folder is not None else ""
+    explained = f": {left}" if left is not None else f", where it has {folder}" if folder is not None else ""
     return UserError(
-        f"The Docker engine's disk is full{told}.",
+        f"The Docker engine's disk is full{explained}.",
         "Free some space (`inv container.prune`; `docker system df` shows what holds it), then run it again.",
     )
 
 
 def uses_base(definition: EnvironmentDefinition) -> bool:
-    """Whether a definition's Dockerfile builds on the base image that we name."""
+    """Whether a definition's Dockerfile takes the base image from the argument BASE_IMAGE."""
     from ..environments.dockerfile import parse
     from ..reading import read_text
 
@@ -257,19 +255,23 @@ def uses_base(definition: EnvironmentDefinition) -> bool:
 
 
 def inspect(client: docker.DockerClient, image: str) -> dict[str, Any]:
-    """What the engine knows of an image."""
+    """What the engine returns for an image."""
     found: dict[str, Any] = client.api.inspect_image(image)  # type: ignore[no-untyped-call]
     return found
 
 
 def has_debugpy(image: Mapping[str, Any]) -> bool:
-    """Whether an image is one of our definitions', which all have debugpy; from what the engine knows of it."""
+    """Whether an image was built from an environment definition, which always adds debugpy.
+
+    Args:
+        image: As returned by :func:`inspect`.
+    """
     labels = image["Config"].get("Labels") or {}
     return labels.get(KIND) == "environment" and SOURCE not in labels
 
 
 def image_digest(definition: EnvironmentDefinition, base_id: str) -> str:
-    """Hex digest that an image is keyed by."""
+    """The hex digest by which the image of a definition is found again."""
     return definition.digest("docker", base_id if uses_base(definition) else "")
 
 
@@ -280,31 +282,31 @@ def image_name(definition: EnvironmentDefinition, digest: str) -> str:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Repository and tag; a colon in front of a slash belongs to a host's port."""
+    """Repository and tag of a name; a colon before a slash belongs to a host's port."""
     repository, colon, tag = name.rpartition(":")
     return (repository, tag) if colon and "/" not in tag else (name, "latest")
 
 
 def image_id(client: docker.DockerClient, images: list[dict[str, Any]], name: str) -> str | None:
-    """The id of an image; None where the engine has none of that name."""
+    """The id of an image; None where the engine has no image of that name."""
     wanted = name if "@" in name else ":".join(split_name(name))
     for image in images:
         if wanted in (image.get("RepoTags") or ()) or wanted in (image.get("RepoDigests") or ()):
             return str(image["Id"])
     from docker.errors import APIError
 
-    try:  # ids, and names that the engine completes
+    try:  # an id, or a name that the engine completes
         return str(inspect(client, name)["Id"])
     except APIError:
         return None
 
 
 def base_missing_error(name: str, reason: str) -> UserError:
-    """The error for a base image that is not here and cannot be had."""
-    told = docker_credentials.credential_helper_error(name, reason)
-    if told is not None:
-        return told
-    # What went wrong stands at the end of the engine's chain of "Get …: dial …: lookup …".
+    """The error for a base image that the engine does not have and cannot pull."""
+    explained = docker_credentials.credential_helper_error(name, reason)
+    if explained is not None:
+        return explained
+    # The reason is at the end of the engine's chain of "Get …: dial …: lookup …".
     short = reason.strip().rstrip(".").rpartition(": ")[2] if ": " in reason else reason.strip().rstrip(".")
     return UserError(
         f"The base image {name} is not here and cannot be pulled: {short or 'no reason given'}.",
@@ -318,7 +320,7 @@ def _remover(client: docker.DockerClient, image_id: str) -> Callable[[], None]:
         from docker.errors import APIError, ImageNotFound
 
         try:
-            # By id and with force, since it has two names: its own and the tag that was given to it.
+            # With force, since the image has two names: its own, and the tag under which it is run.
             client.api.remove_image(image_id, force=True)
         except ImageNotFound:
             return

@@ -1,7 +1,7 @@
 """The network of this program's containers: none of them reaches another, and no other container reaches them.
 
-One bridge for the services and steps of all projects, made when it is first needed. What they publish is reached
-from 127.0.0.1 as ever, and they reach what they reached before.
+It is one bridge for the services and steps of all projects, created when it is first needed. Published ports are
+reached from 127.0.0.1 as usual, and the containers reach other hosts as usual.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _LABEL = "azureml-debug.kind"
 _LABELS = {_LABEL: "network"}
 #: https://docs.docker.com/engine/network/drivers/bridge/#options
 _OPTIONS = {"com.docker.network.bridge.enable_icc": "false"}
-#: Seconds that another command may take to make it.
+#: Seconds to wait while another command creates it.
 _PATIENCE = 10
 
 
 def ensure_network(client: docker.DockerClient) -> str:
-    """The id of the network, made where it is missing.
+    """The id of the network, created where it is missing.
 
-    Engines before 25.0 let two commands make a network of the same name at the same moment, so it is used by its
-    id, and everybody takes the oldest.
+    Engines before 25.0 let two commands create a network of the same name at the same moment. So every command uses
+    the oldest one, by its id.
 
     Raises:
-        UserError: It cannot be made.
+        UserError: The network cannot be created.
     """
     found = _find(client)
     if found:
@@ -52,7 +52,7 @@ def ensure_network(client: docker.DockerClient) -> str:
             except docker_errors.APIError as error:
                 # 409: another user's command was quicker.
                 if error.status_code != 409:
-                    raise _explained(error) from error
+                    raise _creation_error(error) from error
             found = _find(client)
     if not found:
         raise UserError(
@@ -63,23 +63,23 @@ def ensure_network(client: docker.DockerClient) -> str:
 
 
 def is_network_missing(error: Any) -> bool:
-    """Whether a container could not be made or started because the network was taken away at this moment."""
+    """Whether a container could not be created or started because the network was removed at that moment."""
     return error.status_code == 404 and "network" in str(error.explanation or error).lower()
 
 
 def unused_networks(client: docker.DockerClient) -> list[Unused]:
-    """The network, where no container is on it, for `container.prune`."""
+    """The network for `container.prune`, where no container uses it."""
 
     def remover(network: str) -> Any:
         def remove() -> None:
-            # It has just been taken into use, or away.
+            # Another command has just started to use it, or removed it.
             with docker_errors.suppressed("APIError"):
                 client.api.remove_network(network)
 
         return remove
 
     needed: set[str] = set()
-    # Also those that do not run and could not be started without it: of a network the engine tells who runs.
+    # Stopped containers count, too: they could not be started without it. The network itself lists only running ones.
     for container in client.api.containers(all=True):
         needed.add(str(container["HostConfig"].get("NetworkMode")))
         needed |= {str(joined.get("NetworkID")) for joined in container["NetworkSettings"]["Networks"].values()}
@@ -88,10 +88,10 @@ def unused_networks(client: docker.DockerClient) -> list[Unused]:
 
 
 def _find(client: docker.DockerClient) -> list[str]:
-    """The ids of this program's networks, the oldest first; there is one."""
+    """The ids of this program's networks, oldest first; usually there is one."""
     label = [f"{_LABEL}={value}" for value in _LABELS.values()]
     found = client.api.networks(names=[NAME], filters={"label": label})
-    # The engine looks for names that begin so. One that somebody else has made may join containers.
+    # The engine matches names by their beginning. A network that was made by hand may let containers reach each other.
     own = [
         network
         for network in found
@@ -102,7 +102,7 @@ def _find(client: docker.DockerClient) -> list[str]:
     return [str(network["Id"]) for network in sorted(own, key=lambda one: (one.get("Created", ""), one["Id"]))]
 
 
-def _explained(error: Any) -> UserError:
+def _creation_error(error: Any) -> UserError:
     text = str(error.explanation or error)
     if "address pool" in text:
         return UserError(

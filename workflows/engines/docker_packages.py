@@ -1,4 +1,4 @@
-"""Images that come from elsewhere: pulled with progress, or built of a context that somebody else made."""
+"""Images of packaged models: pulled with progress, or built from a downloaded build context."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ PACKAGE = "package"
 def pull_image(
     client: docker.DockerClient, name: str, login: RegistryLogin | None, report: Callable[[str], None]
 ) -> str:
-    """Pull an image, showing how many bytes of how many have come.
+    """Pull an image, and report how much of it has been downloaded.
 
     Args:
         client: The engine.
         name: The image's full name.
-        login: Who pulls; None for whoever docker is logged in as.
+        login: The registry login; None for docker's own login.
         report: Called with each line of progress.
 
     Returns:
-        Its full name with its digest, ``REPOSITORY@sha256:…``.
+        The image's full name with its digest, ``REPOSITORY@sha256:…``.
 
     Raises:
         UserError: It cannot be pulled.
@@ -69,11 +69,11 @@ def pull_image(
         failure = str(error.explanation or error)
     except RequestException as error:
         raise connection_lost_error(error) from error
-    raise _refused(name, failure, login)
+    raise _pull_error(name, failure, login)
 
 
 def _progress(name: str, event: dict[str, object], layers: dict[str, tuple[int, int]]) -> str:
-    """What an event of a pull changes for people, in steps of a tenth; empty for nothing."""
+    """The progress after an event of a pull, in steps of 10 %; empty where there is nothing to report."""
     layer, detail = str(event.get("id") or ""), event.get("progressDetail")
     status = str(event.get("status") or "")
     if status == "Pulling fs layer":
@@ -85,10 +85,10 @@ def _progress(name: str, event: dict[str, object], layers: dict[str, tuple[int, 
     else:
         return status if status.startswith("Digest") else ""
     total = sum(size for _, size in layers.values())
-    come = sum(size for size, _ in layers.values())
+    received = sum(size for size, _ in layers.values())
     if not total:
         return f"pulling {name}"
-    return f"pulling {name}: {10 * (10 * come // total)} % of {total / 1e6:.1f} MB"
+    return f"pulling {name}: {10 * (10 * received // total)} % of {total / 1e6:.1f} MB"
 
 
 def _with_digest(client: docker.DockerClient, name: str) -> str:
@@ -97,14 +97,14 @@ def _with_digest(client: docker.DockerClient, name: str) -> str:
     return next((one for one in digests if one.startswith(f"{repository}@")), name)
 
 
-def _refused(name: str, failure: str, login: RegistryLogin | None) -> UserError:
+def _pull_error(name: str, failure: str, login: RegistryLogin | None) -> UserError:
     from ..environments.pip_failures import is_disk_full
 
     host = name.partition("/")[0]
     if is_disk_full(failure):
         return engine_disk_full_error()
-    if login is None and (told := docker_credentials.credential_helper_error(name, failure)) is not None:
-        return told
+    if login is None and (explained := docker_credentials.credential_helper_error(name, failure)) is not None:
+        return explained
     if docker_credentials.is_refusal(failure):
         registry = host.partition(".")[0]
         return UserError(
@@ -120,20 +120,20 @@ def _refused(name: str, failure: str, login: RegistryLogin | None) -> UserError:
 def build_package(
     client: docker.DockerClient, folder: Path, key: str, login: RegistryLogin | None, report: Callable[[str], None]
 ) -> str:
-    """Build an image of a folder with a Dockerfile whose base image may be in a registry.
+    """Build an image from a folder with a Dockerfile whose base image may be in a private registry.
 
     Args:
         client: The engine.
         folder: The build context.
-        key: Hex digest that the image is found again by.
-        login: Who pulls the base image.
+        key: Hex digest by which the image is found again.
+        login: The registry login for the base image.
         report: Called with each line of progress.
 
     Returns:
         The image's name.
 
     Raises:
-        UserError: It cannot be built. Nothing of it is left then.
+        UserError: It cannot be built. Nothing of it is left.
     """
     from ..environments.dockerfile import parse
     from ..reading import read_text
@@ -144,13 +144,13 @@ def build_package(
         if not image_exists(client, base):
             pull_image(client, base, login if login and base.startswith(f"{login.address}/") else None, report)
     name = f"{PREFIX}/{PACKAGE}:{key[:12]}"
-    # Labels are inherited: with those of a base image of this program's it would be taken for that.
+    # Labels are inherited: with those of a base image made by this program, it would be taken for an environment.
     labels = {KIND: PACKAGE, DIGEST: key, ENVIRONMENT: ""}
-    with _context(folder) as context:
+    with _folder_archive(folder) as context:
         log, failure = run_build(client, context, name, labels, report, path=dockerfile)
     if failure:
-        told = docker_credentials.credential_helper_error(log.image, failure) if log.image else None
-        raise told or UserError(
+        explained = docker_credentials.credential_helper_error(log.image, failure) if log.image else None
+        raise explained or UserError(
             f"Building the package's image here failed: {failure.rstrip('.')}.",
             f"The build context is in {folder}; without --generate-dockerfile Azure ML builds the image.",
             details=log.shown,
@@ -159,7 +159,7 @@ def build_package(
 
 
 @contextlib.contextmanager
-def _context(folder: Path) -> Iterator[IO[bytes]]:
+def _folder_archive(folder: Path) -> Iterator[IO[bytes]]:
     import tarfile
     import tempfile
 
@@ -171,7 +171,7 @@ def _context(folder: Path) -> Iterator[IO[bytes]]:
 
 
 def image_exists(client: docker.DockerClient, name: str) -> bool:
-    """Whether an image is here."""
+    """Whether the engine has an image."""
     try:
         inspect(client, name)
     except docker_errors.APIError:
@@ -180,25 +180,25 @@ def image_exists(client: docker.DockerClient, name: str) -> bool:
 
 
 def image_variables(client: docker.DockerClient, image: str) -> dict[str, str]:
-    """The environment variables that an image brings along; none where there is no such image."""
+    """The environment variables that an image sets; none where there is no such image."""
     try:
         variables = inspect(client, image)["Config"].get("Env") or []
     except docker_errors.APIError:
-        # Whatever uses the image next says what is wrong with it.
+        # The next use of the image reports what is wrong with it.
         return {}
     return dict(line.partition("=")[::2] for line in variables)
 
 
 def find_app_root(client: docker.DockerClient, image: str, default: str) -> str:
-    """Where the entry script's folder belongs in an image.
+    """The path of the entry script's folder in an image.
 
-    A packaged model's image has its models beside it, below /var/azureml-app, and names it in
+    A packaged model's image has its models beside that folder, below /var/azureml-app, and names the folder in
     AZUREML_SOURCE_DIRECTORY (azureml.core.model.InferenceConfig).
 
     Args:
         client: The engine.
         image: The image's name.
-        default: Where it belongs in any other image.
+        default: The path in any other image.
     """
     found = image_variables(client, image).get("AZUREML_SOURCE_DIRECTORY", "").strip("/")
     return f"{default}/{found}" if found and ".." not in found.split("/") else default

@@ -1,8 +1,8 @@
-"""An image's environment, made in a container with the person's settings of pip, where the host cannot make it.
+"""Installs an image's environment in a container with the user's settings of pip, where the host cannot do it.
 
-What a build is given stands in the image's layers or its history. A command in a container that runs is given
-variables that stand in neither, so the environment is made there, and the Dockerfile's own instruction is replaced by
-one that copies it.
+Arguments and files of a build stay in the image's layers or history. Variables of a command in a running container
+stay in neither. So the environment is installed there, and the Dockerfile's own instruction is replaced by one that
+copies it.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 _INSTALL = re.compile(r"(?P<script>[^\s;&|]*\binstall\.sh)(?:[ \t]+(?P<prefix>/[^\s;&|]+))?")
 _ALONE = re.compile(rf"(?:(?:/bin/)?(?:ba)?sh\s+)?{_INSTALL.pattern}\s*")
 _PREFIX = "/opt/env"
-# Seconds for one thing asked of the engine.
+# Seconds for one request to the engine.
 _PATIENCE = 1800
 
 
 @dataclass(frozen=True)
 class InstallInstruction:
-    """Where a Dockerfile installs the environment.
+    """The instruction by which a Dockerfile installs the environment.
 
     Attributes:
-        instruction: The RUN.
-        script: install.sh there.
-        prefix: The folder that it makes.
+        instruction: The RUN instruction.
+        script: The path of install.sh in the image.
+        prefix: The folder of the environment.
         alone: Whether the instruction does nothing else.
     """
 
@@ -51,11 +51,11 @@ class InstallInstruction:
 
 @dataclass
 class PreparedEnvironment:
-    """An environment that was made, or why not.
+    """The result of installing an environment in a container.
 
     Attributes:
-        image: The image that has it; empty where it could not be made.
-        lines: What installing said.
+        image: The image that has the environment; empty where it could not be installed.
+        lines: The output of the installation.
     """
 
     image: str = ""
@@ -63,7 +63,7 @@ class PreparedEnvironment:
 
 
 def find_install_instruction(parsed: Dockerfile) -> InstallInstruction | None:
-    """Where a Dockerfile runs install.sh; None where it does not, or more than once."""
+    """The instruction that runs install.sh; None where there is none, or more than one."""
     found = list[InstallInstruction]()
     for one in parsed.instructions:
         if one.keyword != "RUN" or one.heredocs or ".azureml-debug" in one.rest:
@@ -77,12 +77,12 @@ def find_install_instruction(parsed: Dockerfile) -> InstallInstruction | None:
 
 
 def text_before(text: str, place: InstallInstruction) -> str:
-    """A Dockerfile up to that instruction."""
+    """A Dockerfile's text before that instruction."""
     return "\n".join(text.replace("\r\n", "\n").split("\n")[: place.instruction.line - 1]) + "\n"
 
 
 def with_copied_environment(text: str, place: InstallInstruction, image: str) -> str:
-    """A Dockerfile that has the environment of an image in place of that instruction."""
+    """A Dockerfile's text that copies the environment from an image in place of that instruction."""
     lines = text.replace("\r\n", "\n").split("\n")
     copy = f"COPY --from={image} {place.prefix} {place.prefix}"
     rest = lines[place.instruction.last :]
@@ -90,7 +90,10 @@ def with_copied_environment(text: str, place: InstallInstruction, image: str) ->
 
 
 def network_for(carried: ContainerSettings) -> str | None:
-    """The network in which the addresses of settings lead where they lead here; None for the usual one."""
+    """The network mode for a container with a user's settings; None for the default.
+
+    Where an address in the settings is on this machine's loopback interface, that is the host's network.
+    """
     return "host" if carried.leads_here and sys.platform == "linux" and socket_path() is not None else None
 
 
@@ -104,28 +107,28 @@ def prepare_environment(
     labels: dict[str, str],
     report: Callable[[str], None],
 ) -> Iterator[PreparedEnvironment]:
-    """Make the environment in a container; at the end of the block nothing of it is left.
+    """Install the environment in a container; its container and image are removed at the end of the block.
 
     Args:
         client: The engine.
-        image: Everything up to the instruction.
+        image: The image that was built up to the instruction.
         place: The instruction.
-        carried: The person's settings.
-        name: The image that has the environment afterwards.
-        labels: By which what a killed process leaves is found.
-        report: Called with each line of what installing says.
+        carried: The user's settings.
+        name: The name of the image that is made of the container.
+        labels: Labels by which a later command finds what a killed process leaves.
+        report: Called with each line of the installation's output.
     """
     from docker.errors import APIError
     from requests.exceptions import RequestException
 
     found = PreparedEnvironment()
-    # The SDK's own client, whose patience counts: an environment of gigabytes takes its time.
+    # The SDK's own client, whose timeout can be set: an environment of gigabytes takes long to commit.
     api = client.containers.client.api
     script, variables = carried.command(f"exec sh {place.script} {place.prefix}")
     with contextlib.ExitStack() as undo:
 
         def remove(what: Callable[..., Any], number: str) -> None:
-            # What is left goes with the next build, by its label.
+            # What cannot be removed now, the next build finds by its label.
             with contextlib.suppress(APIError, RequestException), uninterrupted():
                 what(number, force=True)
 

@@ -1,4 +1,4 @@
-"""What the Python of an image says of itself, asked in a container of a moment."""
+"""Version and platform of the Python in an image, read by running it in a short-lived container."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .docker_images import connection_lost_error
 if TYPE_CHECKING:
     import docker
 
-#: By which a container that a killed command has left is found.
+#: The label by which a container that a killed command has left is found.
 MARK = "azureml-debug.mark"
 #: Seconds for a container to answer.
 _PATIENCE = 30
@@ -24,17 +24,17 @@ _CONDA = "command -v conda || command -v mamba || command -v micromamba || ls /o
 
 
 def read_base_python(client: docker.DockerClient, image: str) -> pythons.PythonFacts | None:
-    """What a base image's python3 says of itself; None where it has none, or has conda."""
-    return _asked(client, image, f"if {_CONDA}; then exit 9; fi >/dev/null 2>&1; exec {_probe('python3')}")
+    """Version and platform of a base image's python3; None where it has none, or has conda."""
+    return _probe_image(client, image, f"if {_CONDA}; then exit 9; fi >/dev/null 2>&1; exec {_quoted_probe('python3')}")
 
 
 def read_image_python(client: docker.DockerClient, image: str, digest: str, cache: Path) -> pythons.PythonFacts | None:
-    """What the Python that an image's commands find says of itself; asked once.
+    """Version and platform of the Python that commands in an image find; cached by the image's digest.
 
     Args:
         client: The engine.
-        image: The image.
-        digest: What tells it from others of its name.
+        image: The image's name.
+        digest: The image's digest.
         cache: The program's cache folder.
     """
     kept = cache / "image-pythons" / f"{digest.rpartition(':')[2][:32]}.json"
@@ -43,18 +43,20 @@ def read_image_python(client: docker.DockerClient, image: str, digest: str, cach
         return pythons.PythonFacts(tuple(values["version"]), values["libc"], values["machine"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    found = _asked(client, image, f"exec {_probe('python')}") or _asked(client, image, f"exec {_probe('python3')}")
+    found = _probe_image(client, image, f"exec {_quoted_probe('python')}") or _probe_image(
+        client, image, f"exec {_quoted_probe('python3')}"
+    )
     if found is not None:
         make_folder(kept.parent)
         write_bytes(kept, json.dumps(asdict(found)).encode())
     return found
 
 
-def _probe(python: str) -> str:
+def _quoted_probe(python: str) -> str:
     return " ".join(f"'{part}'" for part in pythons.probe_command(python))
 
 
-def _asked(client: docker.DockerClient, image: str, script: str) -> pythons.PythonFacts | None:
+def _probe_image(client: docker.DockerClient, image: str, script: str) -> pythons.PythonFacts | None:
     from docker.errors import APIError
     from requests.exceptions import RequestException
 

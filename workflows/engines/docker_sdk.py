@@ -1,11 +1,11 @@
-"""The SDK's client, made to do what the docker command line does where the two differ.
+"""The SDK's client, changed to do what the docker command line does where the two differ.
 
 - An engine behind ``tcp://`` is reached through a proxy by Go's rules (``net/http``, ``ProxyFromEnvironment``):
   ``HTTP_PROXY`` or ``HTTPS_PROXY`` and ``NO_PROXY``, never to this machine itself, and ``ALL_PROXY`` does not count.
-- ``ssh://`` is the program ssh, with all that it takes from the person's settings.
-- A credential helper that cannot be run has no credentials, and keeps nothing from being done without.
+- ``ssh://`` runs the program ssh, which reads the user's configuration.
+- A credential helper that cannot be run counts as one without credentials, rather than as an error.
 
-This module imports the SDK: it is imported where the SDK is needed.
+This module imports the SDK, so import it only where the SDK is needed.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from . import docker_address, docker_ssh
 
 
 def make_client(host: str, timeout: float | None = None) -> docker.DockerClient:
-    """A client of the engine at an address; it has asked for its version.
+    """A client of the engine at an address, whose version it has requested.
 
     Args:
-        host: As :func:`docker_address.host` returned it.
-        timeout: Seconds that an answer may take; None for the SDK's own.
+        host: The address, as :func:`docker_address.host` returns it.
+        timeout: Seconds that an answer may take; None for the SDK's default.
 
     Raises:
-        InvalidConfigFile: What config.json says of credentials is not what it should be.
+        InvalidConfigFile: The credentials in config.json do not have the right form.
     """
     try:
         docker.auth.load_config(config_dict=load_general_config())
@@ -67,7 +67,7 @@ def make_client(host: str, timeout: float | None = None) -> docker.DockerClient:
 
 class _Client(docker.DockerClient):
     def __init__(self, **options: Any) -> None:
-        # In place of the SDK's own, which would make the client that is mended here.
+        # The SDK's own __init__ would create an unchanged API client.
         self.api = _Api(**options)
 
 
@@ -76,7 +76,7 @@ class _Api(docker.APIClient):
         self._ssh = str(options.get("base_url") or "")
         super().__init__(**options)
 
-    # The SDK sets it, and loads it again where it is empty.
+    # The SDK sets this attribute, and loads it again where it is empty.
     @property
     def _auth_configs(self) -> docker.auth.AuthConfig:
         return self._tolerant
@@ -86,7 +86,7 @@ class _Api(docker.APIClient):
         self._tolerant = _Credentials(dict(found))
 
     def has_path(self, container: str, place: str) -> bool:
-        """Whether there is a file or folder of that name in a container, which need not run."""
+        """Whether a file or folder exists in a container, which need not be running."""
         client: Any = self
         url = client._url("/containers/{0}/archive", container)
         try:
@@ -96,14 +96,14 @@ class _Api(docker.APIClient):
         return True
 
     def mount(self, prefix: Any, adapter: Any) -> None:
-        """Requests' way to say who carries which addresses."""
-        # The SDK's own takes no port from ssh's settings, and lets nothing time out.
+        """Set the adapter for addresses with a prefix, as in ``requests.Session``."""
+        # The SDK's own ssh adapter ignores the port in ssh's configuration, and has no timeouts.
         if prefix == "http+docker://ssh" and sys.platform != "win32":
             adapter = _SshAdapter(self._ssh)
         super().mount(prefix, adapter)
 
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
-        """Requests' settings for one request, without what requests takes from the environment."""
+        """The settings for one request, as in ``requests.Session``, but with proxies by Go's rules."""
         return {
             "proxies": {**proxy_for(str(url), os.environ), **(proxies or {})},
             "stream": self.stream if stream is None else stream,
@@ -113,18 +113,18 @@ class _Api(docker.APIClient):
 
 
 class _SshAdapter(requests.adapters.HTTPAdapter):
-    """Carries requests over ssh: to the engine behind an address, whatever the request's own says."""
+    """Sends every request over ssh to the engine behind one address."""
 
     def __init__(self, address: str) -> None:
         super().__init__()
         self._pool = _SshPool(address)
 
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
-        """Requests' question for what connections come from."""
+        """The connection pool for a request, as in ``requests.adapters.HTTPAdapter``."""
         return self._pool
 
     def close(self) -> None:
-        """End every connection that is not in use."""
+        """Close every connection that is not in use."""
         self._pool.close()
         super().close()
 
@@ -145,14 +145,14 @@ class _SshConnection(urllib3.connection.HTTPConnection):
         self._process: subprocess.Popen[bytes] | None = None
 
     def connect(self) -> None:
-        # ssh speaks to one end of a real socket, so that the other one has what sockets have: limits of waits.
+        # ssh gets one end of a real socket, so that the other end has a socket's timeouts.
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
                 docker_ssh.connection_command(self._address),
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
-                # Ctrl-C is for this program, which then needs the engine to take away what it has begun.
+                # ssh must survive Ctrl-C: this program still needs the engine to remove what it has begun.
                 preexec_fn=_pass_over_interrupts,
             )
         ours.settimeout(self.timeout if isinstance(self.timeout, (int, float)) else None)
@@ -171,22 +171,22 @@ def _pass_over_interrupts() -> None:
 
 
 class _Credentials(docker.auth.AuthConfig):
-    """What config.json says of credentials, without those that cannot be had."""
+    """The credentials of config.json; a credential store that fails or is missing counts as empty."""
 
     def _resolve_authconfig_credstore(self, registry: str | None, credstore_name: str) -> Any:
         try:
             return super()._resolve_authconfig_credstore(registry, credstore_name)  # type: ignore[misc]
-        except DockerException:  # the SDK has made it of whatever the helper did
+        except DockerException:  # the SDK raises it for any failure of a helper
             return None
 
     def _get_store_instance(self, name: str) -> Any:
-        # The SDK would warn of it, and fail later.
+        # The SDK would warn, and fail later.
         if shutil.which(f"docker-credential-{name}") is None:
             return _NoStore()
         return super()._get_store_instance(name)  # type: ignore[misc]
 
     def get_all_credentials(self) -> dict[str, Any]:
-        """Those of every registry, for a build."""
+        """The credentials of every registry, for a build."""
         names = dict.fromkeys(self.auths)
         if self.creds_store:
             with contextlib.suppress(StoreError, ValueError):
@@ -200,19 +200,19 @@ class _Credentials(docker.auth.AuthConfig):
 
 
 class _NoStore:
-    """In place of a credential helper that is not installed."""
+    """Stands in for a credential helper that is not installed."""
 
     def get(self, server: str) -> Any:
-        """Nothing is in it."""
+        """Raise the error for missing credentials."""
         raise CredentialsNotFound(server)
 
     def list(self) -> dict[str, str]:
-        """Nothing is in it."""
+        """Return no registries."""
         return {}
 
 
 def proxy_for(url: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """The proxy for an address, as requests wants it told; empty for none.
+    """The proxy for an address in the form of requests' ``proxies``; empty for none.
 
     Args:
         url: The engine's address.

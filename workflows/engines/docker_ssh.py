@@ -1,4 +1,4 @@
-"""Whether an engine behind ``ssh://`` answers, asked as the docker command line does, and why it does not."""
+"""Connections to an engine behind ``ssh://``, as the docker command line makes them, and their errors."""
 
 from __future__ import annotations
 
@@ -14,62 +14,62 @@ from urllib.parse import urlsplit
 from ..errors import UserError
 from ..redaction import scrub
 
-# Seconds for the way there, the login and the engine's first answer; a person may have to type a passphrase.
+# Seconds for the connection, the login and the engine's first answer; the user may have to type a passphrase.
 _PATIENCE = 60.0
 _PING = b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n"
 _INSTEAD = "or set AML_ENGINE=process."
 
 
-def check_connection(host: str, patience: float = _PATIENCE, ask: bool = True) -> None:
-    """Ask the engine once, over a connection of its own.
+def check_connection(host: str, timeout: float = _PATIENCE, interactive: bool = True) -> None:
+    """Send the engine one request, over a connection of its own.
 
     Args:
         host: Such as ``ssh://user@host:22``.
-        patience: Seconds until silence counts as no answer.
-        ask: Whether ssh may ask the person for something.
+        timeout: Seconds to wait for the answer.
+        interactive: Whether ssh may prompt the user.
 
     Raises:
-        UserError: ssh is not installed, does not get there, or no engine answers there.
+        UserError: ssh is not installed or cannot connect, or no engine answers there.
     """
     if shutil.which("ssh") is None:
         raise UserError(
             f"The Docker engine is at {host}, and the program ssh is not installed.",
             f"Install it (Debian, Ubuntu: `sudo apt-get install openssh-client`), {_INSTEAD}",
         )
-    # In a group of its own, so that ssh's helpers (ProxyCommand) go with it.
+    # In a process group of its own, so that ssh's helpers (ProxyCommand) are ended with it.
     process = subprocess.Popen(
-        connection_command(host, ask),
+        connection_command(host, interactive),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        start_new_session=sys.platform != "win32" and not (ask and _may_ask()),
+        start_new_session=sys.platform != "win32" and not (interactive and _has_terminal()),
     )
     try:
-        answer, said = process.communicate(_PING, timeout=patience)
+        answer, messages = process.communicate(_PING, timeout=timeout)
     except subprocess.TimeoutExpired as error:
         raise UserError(
-            f"The Docker engine at {host} cannot be reached: ssh has no answer after {patience:.0f} s.",
+            f"The Docker engine at {host} cannot be reached: ssh has no answer after {timeout:.0f} s.",
             f"Try `ssh {' '.join(_arguments(host))}`; correct DOCKER_HOST or the docker context, {_INSTEAD}",
         ) from error
     finally:
         _end(process)
     if answer.startswith(b"HTTP/1.") and b" 200 " in answer.partition(b"\r\n")[0]:
         return
-    raise _explained(host, process.returncode, said.decode("utf-8", "replace"))
+    raise _connection_error(host, process.returncode, messages.decode("utf-8", "replace"))
 
 
-def connection_command(host: str, ask: bool = True) -> list[str]:
+def connection_command(host: str, interactive: bool = True) -> list[str]:
     """The command whose standard input and output are a connection to the engine.
 
     Args:
         host: Such as ``ssh://user@host:22``.
-        ask: Whether ssh may ask the person for something.
+        interactive: Whether ssh may prompt the user.
     """
-    return ["ssh", *([] if ask else ["-o", "BatchMode=yes"]), *_arguments(host), "docker system dial-stdio"]
+    return ["ssh", *([] if interactive else ["-o", "BatchMode=yes"]), *_arguments(host), "docker system dial-stdio"]
 
 
 def _arguments(host: str) -> list[str]:
-    """What ssh is called with, as by the docker command line.
+    """The arguments of ssh for a host, as the docker command line gives them.
 
     Raises:
         UserError: The address names no host.
@@ -82,12 +82,12 @@ def _arguments(host: str) -> list[str]:
     if not name or name.startswith("-"):
         raise UserError(f"{host} names no host.", "Correct DOCKER_HOST or the docker context: ssh://USER@HOST.")
     user = ["-l", parts.username] if parts.username else []
-    # The host as it is written: ssh's settings tell capital letters apart.
+    # The host as it is written: ssh's configuration distinguishes capital letters.
     written = re.sub(r":\d*$", "", parts.netloc.rpartition("@")[2]).strip("[]")
     return [*user, *(["-p", str(port)] if port else []), "--", written]
 
 
-def _may_ask() -> bool:
+def _has_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
@@ -105,13 +105,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
                 pipe.close()
 
 
-def _explained(host: str, code: int, said: str) -> UserError:
-    """Why there was no answer, from what ssh, the shell there or docker there said."""
-    lines = [scrub(line.strip()) for line in said.splitlines() if line.strip()]
-    way = " ".join(_arguments(host))
+def _connection_error(host: str, code: int, messages: str) -> UserError:
+    """The error for a missing answer, from the messages of ssh, the remote shell or the remote docker."""
+    lines = [scrub(line.strip()) for line in messages.splitlines() if line.strip()]
+    arguments = " ".join(_arguments(host))
     if code != 255:
-        # ssh got there: it ends as the command there does.
-        if re.search(r"docker: (?:command )?not found|docker: not found|Unknown command", said) or code == 127:
+        # ssh connected: its exit code is the remote command's.
+        if re.search(r"docker: (?:command )?not found|docker: not found|Unknown command", messages) or code == 127:
             return UserError(
                 f"The host of {host} has no docker command, which the engine there is reached with.",
                 f"Install docker there, for the user who logs in, {_INSTEAD}",
@@ -121,21 +121,21 @@ def _explained(host: str, code: int, said: str) -> UserError:
         if "permission denied" in last.lower():
             remedy = "Let that user use it (there: `sudo usermod -aG docker $USER`), "
         else:
-            remedy = f"Start the engine there (`ssh {way} docker info` shows what is wrong), "
+            remedy = f"Start the engine there (`ssh {arguments} docker info` shows what is wrong), "
         return UserError(
             f"No Docker engine answers on the host of {host}: {last.rstrip('.')}.",
             remedy + _INSTEAD,
             details=lines[-5:],
         )
-    last = next((line for line in reversed(lines) if _TELLING.search(line)), (lines or ["ssh said nothing"])[-1])
+    last = next((line for line in reversed(lines) if _SPECIFIC.search(line)), (lines or ["ssh said nothing"])[-1])
     return UserError(
         f"The Docker engine at {host} cannot be reached: {last.rstrip('.')}.",
-        f"Try `ssh {way}` until it logs in; correct DOCKER_HOST or the docker context, {_INSTEAD}",
+        f"Try `ssh {arguments}` until it logs in; correct DOCKER_HOST or the docker context, {_INSTEAD}",
         details=lines[-5:],
     )
 
 
-_TELLING = re.compile(
+_SPECIFIC = re.compile(
     r"Permission denied|Could not resolve|Connection refused|timed out|No route|unreachable|verification failed|"
     r"Too many authentication|reset by|closed by|Bad |no such identity|kex_exchange",
     re.IGNORECASE,

@@ -70,16 +70,16 @@ class DockerSteps:
     def __init__(self) -> None:
         self._client = connect()
         self._user: str | None = None
-        self._knows_user = False
+        self._is_user_known = False
 
     def mappings(self, spec: StepSpec) -> tuple[PathMapping, ...]:
         """See :class:`~workflows.engines.steps.StepEngine`."""
         linked = _code_links(spec).places
-        live = _live(spec)
+        live = _live_packages(spec)
         return (
             # Of two that begin alike the debugger takes the first, and a package may be in the folder of the code.
             *(PathMapping(Path(local), place) for place, local in live.items() if _is_in_code(spec, local)),
-            *code_mappings(spec, _places(spec), WORK),
+            *code_mappings(spec, _code_mounts(spec), WORK),
             *(PathMapping(Path(local), place) for place, local in linked.items()),
             *(PathMapping(Path(local), place) for place, local in live.items() if not _is_in_code(spec, local)),
         )
@@ -87,8 +87,8 @@ class DockerSteps:
     def prepare_view(self, spec: StepSpec) -> StepView:
         """See :class:`~workflows.engines.steps.StepEngine`."""
         make_folders(spec)
-        make_work_folder(spec, _places(spec))
-        paths = {f"inputs.{name}": _input(name, path) for name, path in spec.inputs.items()}
+        make_work_folder(spec, _code_mounts(spec))
+        paths = {f"inputs.{name}": _input_path(name, path) for name, path in spec.inputs.items()}
         for name, (path, is_file) in spec.outputs.items():
             folder = f"{ROOT}/outputs/{name}"
             paths[f"outputs.{name}"] = f"{folder}/{path.name}" if is_file else folder
@@ -146,7 +146,7 @@ class DockerSteps:
                         raise
                     attempt += 1
         except docker_errors.APIError as error:
-            raise _explained(error, spec) from error
+            raise _start_error(error, spec) from error
         except docker_errors.RequestException as error:
             raise connection_lost_error(error) from error
         except docker_errors.DockerException as error:  # the SDK's own checks: a size or a name that is none
@@ -159,7 +159,7 @@ class DockerSteps:
         try:
             found = self._client.api.containers(all=True, filters={"label": f"{LABEL_RUN}={run_id}"})
             with uninterrupted(), ThreadPoolExecutor(max_workers=max(1, min(8, len(found)))) as pool:
-                list(pool.map(lambda container: _end(self._client, str(container["Id"])), found))
+                list(pool.map(lambda container: _end_container(self._client, str(container["Id"])), found))
         except docker_errors.APIError as error:
             raise UserError(
                 f"The Docker engine cannot end the run {run_id}: {error.explanation}.",
@@ -177,19 +177,19 @@ class DockerSteps:
         mounts = _mounts(spec)
         if spec.injected or spec.parallel:
             mounts.append(_mount(DEBUGGEE_ROOT, DEBUGGEE, True))
-        if not self._knows_user:
-            self._user, self._knows_user = container_user(self._client), True
+        if not self._is_user_known:
+            self._user, self._is_user_known = container_user(self._client), True
         if self._user:
             own.setdefault("HOME", "/tmp")  # noqa: S108
             # A user id without a name makes `getpass.getuser()` raise, which torch calls.
             own.setdefault("USER", "azureml")
         image = inspect(self._client, spec.image.name)
-        of_image = dict(pair.partition("=")[::2] for pair in image["Config"].get("Env") or ())
-        if tracked := mlflow_store.prepare_store(spec, {**of_image, **own}, TRACKED):
+        image_env = dict(pair.partition("=")[::2] for pair in image["Config"].get("Env") or ())
+        if tracked := mlflow_store.prepare_store(spec, {**image_env, **own}, TRACKED):
             own |= tracked
             mounts.append(_mount(TRACKED, str(spec.folder / mlflow_store.FOLDER), False))
-        if "PYTHONPATH" in of_image:
-            own.setdefault("PYTHONPATH", of_image["PYTHONPATH"])
+        if "PYTHONPATH" in image_env:
+            own.setdefault("PYTHONPATH", image_env["PYTHONPATH"])
         own |= import_path(spec, own, WORK)
         if not spec.injected:
             return own, mounts
@@ -200,7 +200,7 @@ class DockerSteps:
             code=[
                 CODE,
                 WORK,
-                *(path_in_step(path, _places(spec)) for path in spec.includes),
+                *(path_in_step(path, _code_mounts(spec)) for path in spec.includes),
                 *_code_links(spec).places,
             ],
             events=f"{ANNOUNCE_ROOT}/{spec.events.name}",
@@ -230,7 +230,7 @@ class DockerSteps:
             "PortBindings": {
                 f"{port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(gate)}] for port, gate in gates.items()
             },
-            "ShmSize": _in_bytes(spec.shm_size or SHM_SIZE),
+            "ShmSize": _parse_size(spec.shm_size or SHM_SIZE),
             # Collects orphans, and tells a signal from an exit code.
             "Init": True,
             "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}},
@@ -268,13 +268,13 @@ class DockerSteps:
         try:
             return create()
         except docker_errors.APIError as error:
-            if error.status_code != 409 or not self._left(name, labels):
+            if error.status_code != 409 or not self._is_leftover(name, labels):
                 raise
         # What a runner left that was killed before this run was taken up again.
-        _end(self._client, name)
+        _end_container(self._client, name)
         return create()
 
-    def _left(self, name: str, labels: Mapping[str, str]) -> bool:
+    def _is_leftover(self, name: str, labels: Mapping[str, str]) -> bool:
         """Whether a name is held by a container of the same step."""
         try:
             found = self._client.api.inspect_container(name)["Config"]["Labels"] or {}
@@ -348,7 +348,7 @@ class _Container:
         return 128 - code if code - 128 in set(signal.Signals) else code
 
 
-def _end(client: docker.DockerClient, container: str) -> None:
+def _end_container(client: docker.DockerClient, container: str) -> None:
     """End a container and take it away, whoever started it."""
     with suppressed("NotFound"):
         # 409: it has ended already.
@@ -365,7 +365,7 @@ def _end(client: docker.DockerClient, container: str) -> None:
                 client.api.wait(container, condition="removed", timeout=REMOVAL_SECONDS)
 
 
-def _places(spec: StepSpec) -> list[tuple[Path, str]]:
+def _code_mounts(spec: StepSpec) -> list[tuple[Path, str]]:
     """The folders of the code and of what lies beside it, and where they are mounted."""
     code = [(spec.code_root, CODE)] if spec.code_root is not None else []
     return [*code, *((root, f"{ROOT}/includes/{number}") for number, root in enumerate(include_roots(spec)))]
@@ -373,10 +373,10 @@ def _places(spec: StepSpec) -> list[tuple[Path, str]]:
 
 def _code_links(spec: StepSpec) -> Links:
     """What links in the code, and in what lies beside it, lead to."""
-    return find_outward_links(_places(spec), _OWN)
+    return find_outward_links(_code_mounts(spec), _OWN)
 
 
-def _live(spec: StepSpec) -> dict[str, str]:
+def _live_packages(spec: StepSpec) -> dict[str, str]:
     """The places of packages that stay in their folders."""
     try:
         return local_packages.mount_places(spec.image.live, spec.code_root)
@@ -391,7 +391,7 @@ def _is_in_code(spec: StepSpec, folder: str) -> bool:
     return spec.code_root is not None and spec.code_root in Path(folder).parents
 
 
-def _input(name: str, path: Path) -> str:
+def _input_path(name: str, path: Path) -> str:
     folder = f"{ROOT}/inputs/{name}"
     return folder if path.is_dir() else f"{folder}/{input_file_name(path)}"
 
@@ -402,16 +402,16 @@ def _mounts(spec: StepSpec) -> list[Any]:
         (f"{RUN}/azureml-logs", spec.folder / "azureml-logs", False),
         (ANNOUNCE_ROOT, spec.folder / "announce", False),
     ]
-    places += [(seen, root, False) for root, seen in _places(spec)]
-    places += [(_input(name, path), path, True) for name, path in spec.inputs.items()]
+    places += [(seen, root, False) for root, seen in _code_mounts(spec)]
+    places += [(_input_path(name, path), path, True) for name, path in spec.inputs.items()]
     for name, (path, is_file) in spec.outputs.items():
         places.append((f"{ROOT}/outputs/{name}", path.parent if is_file else path, False))
     code = _code_links(spec).places
     places += [(target, Path(local), False) for target, local in code.items()]
-    folders = [(path, _input(name, path)) for name, path in spec.inputs.items() if path.is_dir()]
-    of_data = find_outward_links([*_places(spec), *folders], _OWN).places if folders else {}
+    folders = [(path, _input_path(name, path)) for name, path in spec.inputs.items() if path.is_dir()]
+    of_data = find_outward_links([*_code_mounts(spec), *folders], _OWN).places if folders else {}
     places += [(target, Path(local), True) for target, local in of_data.items() if not is_below(target, code)]
-    places += [(target, Path(local), True) for target, local in _live(spec).items()]
+    places += [(target, Path(local), True) for target, local in _live_packages(spec).items()]
     return [_mount(target, str(source), read_only) for target, source, read_only in places]
 
 
@@ -420,7 +420,7 @@ def _mount(target: str, source: str, read_only: bool) -> dict[str, Any]:
     return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": read_only}
 
 
-def _in_bytes(size: str) -> int:
+def _parse_size(size: str) -> int:
     """A size such as ``2g``.
 
     Raises:
@@ -449,10 +449,10 @@ def _arguments(spec: StepSpec, command: str) -> list[str]:
     return [script, "ranks", command, str(len(groups[0]) - 1), *(part for group in groups for part in group)]
 
 
-def _explained(error: Any, spec: StepSpec) -> UserError:
+def _start_error(error: Any, spec: StepSpec) -> UserError:
     """Why a step's container cannot be made or started."""
-    if (told := docker_folders.mount_error(error)) is not None:
-        return told
+    if (explained := docker_folders.mount_error(error)) is not None:
+        return explained
     text = str(error.explanation or error)
     if error.status_code == 404 and "No such image" in text:
         return UserError(

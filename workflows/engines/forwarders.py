@@ -1,6 +1,6 @@
-"""The forwarders of services in containers: started, found again, ended. What one does: ``workflows/forwarder.py``.
+"""Starts, finds and ends the forwarders of services in containers; ``workflows/forwarder.py`` is what they run.
 
-Which process leads from a port is noted where ports are reserved, so that every project knows whose the port is.
+The process that forwards a port is noted in the port's reservation, so that every project knows whose the port is.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ from ..forwarder import MODULE
 from ..private import open_file
 from . import ports, reservations
 
-#: Seconds for a forwarder to end, by itself or told to.
+#: Seconds for a forwarder to end.
 END_SECONDS = 3.0
-#: Variables of the person's that say where the engine is, and those without which nothing is found.
+#: The user's variables that a forwarder gets: those that programs need to find files.
 _KEPT = ("PATH", "HOME", "USERPROFILE", "SYSTEMROOT", "TMPDIR", "TEMP", "XDG_CACHE_HOME")
 
 
 def new_token() -> str:
-    """What lets a forwarder in: made for each session, and never shown."""
+    """A new token for a container's gate: one for each session, never shown."""
     return secrets.token_urlsafe(32)
 
 
 def gate_variables(token: str) -> dict[str, str]:
-    """What makes the gate in a container ask for a token."""
+    """The variables that make the gate in a container ask for a token."""
     return {
         "AZUREML_DEBUGGEE_TOKEN": hashlib.sha256(token.encode()).hexdigest(),
-        # An editor in the container itself, as `container.code` opens one, has none.
+        # An editor in the container itself, as `container.code` opens one, has no token.
         "AZUREML_DEBUGGEE_LOOPBACK": "1",
     }
 
 
-def listen(port: int, what: str) -> socket.socket:
+def listen(port: int, owner: str) -> socket.socket:
     """Listen on a debug port.
 
     Args:
         port: The port.
-        what: Whose it is to be, for messages: ``the service debug``.
+        owner: The port's owner for messages, such as ``the service debug``.
 
     Raises:
         UserError: Another program holds it, or only root may listen there.
@@ -65,21 +65,21 @@ def listen(port: int, what: str) -> socket.socket:
         name = ports.find_holder(port)[0] or "another program"
         raise PortHeld(
             port,
-            f"Port {port} of {what} is held by {name}.",
+            f"Port {port} of {owner} is held by {name}.",
             "Stop it, or choose another port: --debug-port 0 for a free one.",
         ) from error
 
 
-def start(listener: socket.socket, told: dict[str, Any], log: Path) -> None:
-    """Start a forwarder on what :func:`listen` has returned; it goes its own way.
+def start(listener: socket.socket, configuration: dict[str, Any], log: Path) -> None:
+    """Start a forwarder in the background on a socket of :func:`listen`.
 
     Args:
-        listener: Handed over, and closed here.
-        told: As of :func:`workflows.forwarder.main`, without the listener.
-        log: Where it complains.
+        listener: The socket; handed over, and closed in this process.
+        configuration: What :func:`workflows.forwarder.main` reads, without the listener.
+        log: The file for its errors.
     """
-    container = str(told["container"])
-    keep = _KEPT if told["socket"] else (*_KEPT, "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG",
+    container = str(configuration["container"])
+    keep = _KEPT if configuration["socket"] else (*_KEPT, "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG",
                                          "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "SSH_AUTH_SOCK")  # fmt: skip
     environment = {name: os.environ[name] for name in keep if name in os.environ}
     environment[ports.FORWARDER] = container
@@ -87,22 +87,22 @@ def start(listener: socket.socket, told: dict[str, Any], log: Path) -> None:
     options: dict[str, Any] = {}
     with listener:
         if sys.platform == "win32":
-            listener.close()  # it is not handed over there
-            told = {**told, "port": port}
+            listener.close()  # it cannot be handed over there
+            configuration = {**configuration, "port": port}
         else:
             options["pass_fds"] = (listener.fileno(),)
-            told = {**told, "listener": listener.fileno()}
+            configuration = {**configuration, "listener": listener.fileno()}
         with open_file(log, "wb") as complaints:
             child = spawn(
-                MODULE, (), lean=bool(told["socket"]), environment=environment, cwd=os.path.abspath(os.sep),
+                MODULE, (), lean=bool(configuration["socket"]), environment=environment, cwd=os.path.abspath(os.sep),
                 stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=complaints, **options,
             )  # fmt: skip
     assert child.stdin is not None
-    # Should it have died already, the next command finds that out.
+    # If it has died already, the next command finds that out.
     with contextlib.suppress(OSError), child.stdin:
-        child.stdin.write(json.dumps(told).encode())
-    reservations.reserve([port], of=child.pid, container=container)
-    # It is meant to outlive this command, so nobody waits for it.
+        child.stdin.write(json.dumps(configuration).encode())
+    reservations.reserve([port], pid=child.pid, container=container)
+    # It outlives this command: without a return code, Popen would warn that it is still running.
     child.returncode = 0
 
 
@@ -116,7 +116,7 @@ def is_running(port: int, container: str) -> bool:
 
 
 def end(port: int, container: str) -> None:
-    """End the forwarder of a container that is being taken away; it would end by itself, a moment later."""
+    """End the forwarder of a container that is being removed, rather than wait until it ends by itself."""
     noted = reservations.read_reservation(port)
     if noted is not None and noted.get("container") == container and identity.is_alive(noted):
         if not identity.shares_pid_namespace(noted):
@@ -124,16 +124,16 @@ def end(port: int, container: str) -> None:
         for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(int(noted["pid"]), number)
-            if _seen(lambda: not identity.is_alive(noted)):
+            if _wait_until(lambda: not identity.is_alive(noted)):
                 break
         reservations.release([port])
         return
-    _seen(lambda: ports.is_free(port) or ports.find_forwarded_container(port) != container)
+    _wait_until(lambda: ports.is_free(port) or ports.find_forwarded_container(port) != container)
 
 
-def _seen(look: Any) -> bool:
+def _wait_until(condition: Any) -> bool:
     deadline = time.monotonic() + END_SECONDS
-    while not look():
+    while not condition():
         if time.monotonic() > deadline:
             return False
         time.sleep(0.005)

@@ -73,10 +73,10 @@ def find_outward_links(mounts: Sequence[tuple[Path, str]], own: Collection[str] 
 
 def find_missing_path(links: Links, present: Mapping[str, str]) -> str | None:
     """What of this machine a container lacks that was made when there were other links; None where it has all."""
-    return next((local for place, local in links.places.items() if _found(place, local, present) is None), None)
+    return next((local for place, local in links.places.items() if _find_mounted(place, local, present) is None), None)
 
 
-def _found(place: str, real: str, mounts: Mapping[str, str]) -> str | None:
+def _find_mounted(place: str, real: str, mounts: Mapping[str, str]) -> str | None:
     """Where mounts have something at a place, as a place without links; None where they have it not."""
     for mount in (place, *map(str, PurePosixPath(place).parents)):
         folder = mounts.get(mount)
@@ -98,7 +98,7 @@ class _Search:
         #: The link that each place is for, for messages.
         self._links: dict[str, str] = {}
         self._notes: list[str] = []
-        self._own = 0
+        self._note_count = 0
         self._reals: dict[str, str] = {}
         self._queue = deque(self._roots)
         self._seen = set(self._roots)
@@ -110,13 +110,13 @@ class _Search:
             folder, place = self._queue.popleft()
             # What leads to a folder before what leads through it to another one.
             for link in sorted(self._links_below(folder, place), key=lambda one: len(one[2])):
-                self._take(*link)
+                self._follow_link(*link)
         if self._left <= 0:
             self._notes.append(
                 f"links were looked for in the first {MOST_ENTRIES} files only; what others lead to may be missing"
             )
-        if self._own > _MOST_NOTES:
-            self._notes.append(f"so do {self._own - _MOST_NOTES} more")
+        if self._note_count > _MOST_NOTES:
+            self._notes.append(f"so do {self._note_count - _MOST_NOTES} more")
         kept = self._outermost()
         if len(kept) > MOST_PLACES:
             folder = os.path.dirname(self._links[next(reversed(kept))])
@@ -148,11 +148,11 @@ class _Search:
                 elif entry.name not in _SKIPPED and entry.is_dir(follow_symlinks=False):
                     stack.append((entry.path, f"{at}/{entry.name}"))
 
-    def _take(self, link: str, text: str, place: str) -> None:
+    def _follow_link(self, link: str, text: str, place: str) -> None:
         """Have what a link leads to mounted, where it is not there anyway."""
         # The folder that it lies in is a real one.
         local = os.path.normpath(os.path.join(os.path.dirname(link), text))
-        around, above = posixpath.dirname(place), self._real(os.path.dirname(local))
+        around, above = posixpath.dirname(place), self._real_path(os.path.dirname(local))
         try:
             single = stat.S_ISREG(os.lstat(local).st_mode) and not _BACK.search(text)
             if single and self._mounts.get(around) == above:
@@ -163,46 +163,46 @@ class _Search:
             return
         real = os.path.realpath(link)
         if os.path.realpath(local) != real:
-            self._note(link, "through another link and back from there, which a container cannot be given")
+            self._add_note(link, "through another link and back from there, which a container cannot be given")
             return
-        covered = _found(place, real, self._mounts)
+        covered = _find_mounted(place, real, self._mounts)
         if covered is not None:
             if stat.S_ISDIR(mode) and not is_below(covered, [mount for _, mount in self._roots]):
-                self._walk(real, covered)
+                self._enqueue(real, covered)
             return
         if is_below(place, [mount for _, mount in self._roots]):
-            raise self._in_the_way(link, place)
+            raise self._conflict_error(link, place)
         if stat.S_ISDIR(mode):
-            if self._put(link, place, real):
-                self._walk(real, place)
+            if self._add_place(link, place, real):
+                self._enqueue(real, place)
         elif stat.S_ISREG(mode):
             if single and above not in self._broad and self._may_hold(around):
-                self._put(link, around, above)
+                self._add_place(link, around, above)
             else:
-                self._put(link, place, real)
+                self._add_place(link, place, real)
 
-    def _real(self, folder: str) -> str:
+    def _real_path(self, folder: str) -> str:
         found = self._reals.get(folder)
         if found is None:
             found = self._reals[folder] = os.path.realpath(folder)
         return found
 
-    def _walk(self, folder: str, place: str) -> None:
+    def _enqueue(self, folder: str, place: str) -> None:
         if (folder, place) not in self._seen:
             self._seen.add((folder, place))
             self._queue.append((folder, place))
 
-    def _note(self, link: str, where: str) -> None:
-        self._own += 1
-        if self._own <= _MOST_NOTES:
+    def _add_note(self, link: str, where: str) -> None:
+        self._note_count += 1
+        if self._note_count <= _MOST_NOTES:
             self._notes.append(f"the link {shown(Path(link))} leads {where}")
 
-    def _put(self, link: str, place: str, local: str) -> bool:
+    def _add_place(self, link: str, place: str, local: str) -> bool:
         if not self._may_hold(place):
-            self._note(link, f"to {local}: the container has a {_system_of(place)} of its own")
+            self._add_note(link, f"to {local}: the container has a {_system_of(place)} of its own")
             return False
         if self._places.setdefault(place, local) != local:
-            raise self._in_the_way(link, place)
+            raise self._conflict_error(link, place)
         self._links.setdefault(place, link)
         self._mounts[place] = local
         return True
@@ -213,7 +213,7 @@ class _Search:
             return False
         return not is_below(place, _SYSTEM) or is_below(place, _DATA)
 
-    def _in_the_way(self, link: str, place: str) -> UserError:
+    def _conflict_error(self, link: str, place: str) -> UserError:
         other = self._links.get(place)
         because = f"where {shown(Path(other))} leads to something else" if other else "which is taken"
         return UserError(
@@ -228,8 +228,8 @@ class _Search:
             local, above = self._places[place], next((one for one in kept if place.startswith(f"{one}/")), None)
             if above is None:
                 kept[place] = local
-            elif _found(place, local, {above: kept[above]}) is None:
-                raise self._in_the_way(self._links[place], place)
+            elif _find_mounted(place, local, {above: kept[above]}) is None:
+                raise self._conflict_error(self._links[place], place)
         return kept
 
 

@@ -22,7 +22,7 @@ from .steps import StepSpec
 #: In a step's folder: what is mounted, the store in it, and a run's artifacts there.
 FOLDER, STORE, ARTIFACTS = "mlflow", "store", "artifacts"
 EXPERIMENT_ID = "0"
-#: What says that the person logs elsewhere.
+#: What says that the user logs elsewhere.
 _THEIRS = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")
 _NO_ID = re.compile(r"[^\w-]")
 
@@ -36,7 +36,7 @@ def prepare_store(spec: StepSpec, present: Mapping[str, str], seen: str) -> dict
         seen: Where the step sees the folder :data:`FOLDER`.
 
     Returns:
-        The variables by which mlflow finds it; none where the person has set their own.
+        The variables by which mlflow finds it; none where the user has set their own.
 
     Raises:
         OSError: It cannot be made.

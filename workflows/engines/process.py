@@ -282,7 +282,7 @@ class ProcessEngine:
         return [
             (f"environment {entry.name} {entry.digest[:12]}", entry.size, entry.remove)
             for entry in list_environments(cache_folder())
-            if entry.digest not in keep and not _in_use(entry.folder)
+            if entry.digest not in keep and not _is_in_use(entry.folder)
         ] + step_packages.list_leftovers()
 
 
@@ -308,7 +308,7 @@ _MACHINE_PREFIXES = (
 
 
 def machine_variables(environment: str) -> dict[str, str]:
-    """What of the person's variables a service has unasked, in a virtual environment's folder."""
+    """What of the user's variables a service has unasked, in a virtual environment's folder."""
     kept = clean_variables(environment)
     # Proxies have their names in small letters, too.
     return {
@@ -317,7 +317,7 @@ def machine_variables(environment: str) -> dict[str, str]:
 
 
 def clean_variables(environment: str) -> dict[str, str]:
-    """The person's variables, less what is ours or Python's, in a virtual environment's folder."""
+    """The user's variables, less what is ours or Python's, in a virtual environment's folder."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -371,7 +371,7 @@ def _signal(groups: Collection[int], number: int) -> None:
             os.killpg(group, number)
 
 
-def _in_use(folder: Path) -> bool:
+def _is_in_use(folder: Path) -> bool:
     """Whether a process runs from an environment's folder."""
     import psutil
 

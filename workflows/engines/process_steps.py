@@ -46,24 +46,24 @@ class ProcessSteps:
                 "Move the project to a folder without one, or use Docker.",
             )
         make_folders(spec)
-        make_work_folder(spec, _places(spec))
+        make_work_folder(spec, _code_folders(spec))
         links = links_folder() / spec.run_id / spec.step
         paths = {}
         for name, path in spec.inputs.items():
             plain = links / "inputs" / name
-            paths[f"inputs.{name}"] = _plain(path, plain if path.is_dir() else plain / input_file_name(path))
+            paths[f"inputs.{name}"] = _shell_safe_path(path, plain if path.is_dir() else plain / input_file_name(path))
         for name, (path, is_file) in spec.outputs.items():
             plain = links / "outputs" / name
             if is_file:
-                paths[f"outputs.{name}"] = f"{_plain(path.parent, plain)}/{path.name}"
+                paths[f"outputs.{name}"] = f"{_shell_safe_path(path.parent, plain)}/{path.name}"
             else:
-                paths[f"outputs.{name}"] = _plain(path, plain)
+                paths[f"outputs.{name}"] = _shell_safe_path(path, plain)
         return StepView(str(spec.folder / "work"), paths, self.mappings(spec))
 
     def mappings(self, spec: StepSpec) -> tuple[PathMapping, ...]:
         """See :class:`~workflows.engines.steps.StepEngine`."""
-        mappings = code_mappings(spec, _places(spec), os.path.realpath(spec.folder / "work"))
-        return (*mappings, *_linked(spec)) if spec.debug is not None else mappings
+        mappings = code_mappings(spec, _code_folders(spec), os.path.realpath(spec.folder / "work"))
+        return (*mappings, *_link_mappings(spec)) if spec.debug is not None else mappings
 
     def default_variables(self, image: ImageRef) -> Mapping[str, str]:
         """See :class:`~workflows.engines.steps.StepEngine`."""
@@ -77,14 +77,14 @@ class ProcessSteps:
                 "Start Docker Desktop, or work in WSL.",
             )
         shell = shutil.which("bash") or "/bin/sh"
-        work, places = os.path.realpath(spec.folder / "work"), _places(spec)
+        work, places = os.path.realpath(spec.folder / "work"), _code_folders(spec)
         variables = {**variables, **import_path(spec, variables, work, os.pathsep)}
         packages = step_packages.prepare(Path(spec.image.name), spec.run_id, spec.step)
         own = {**clean_variables(spec.image.name), **packages}
         if packages:
             own["PATH"] = step_packages.program_path(packages) + os.pathsep + own["PATH"]
         own |= {**variables, **parallel_driver(spec, DEBUGGEE)}
-        own |= mlflow_store.prepare_store(spec, own, _tracked(spec))
+        own |= mlflow_store.prepare_store(spec, own, _tracking_folder(spec))
         code = [os.path.realpath(spec.code_root)] if spec.code_root is not None else []
         if spec.injected and spec.image.debugpy:
             own["AZUREML_DEBUGGEE_DEBUGPY"] = spec.image.debugpy
@@ -130,7 +130,7 @@ class ProcessSteps:
 
     def end_run(self, run_id: str) -> bool:
         """See :class:`~workflows.engines.steps.StepEngine`."""
-        groups = _marked(run_id + "/")
+        groups = _find_groups(run_id + "/")
         end_groups(groups)
         shutil.rmtree(links_folder() / run_id, ignore_errors=True)
         step_packages.remove(run_id)
@@ -175,7 +175,7 @@ class _Processes:
 
     def _end_all(self, deep: bool) -> None:
         groups = [child.pid for child in self._children]
-        end_groups([*groups, *(_marked(f"{self._spec.run_id}/{self._spec.step}", whole=True) if deep else ())])
+        end_groups([*groups, *(_find_groups(f"{self._spec.run_id}/{self._spec.step}", exact=True) if deep else ())])
         for child in self._children:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(5)
@@ -185,13 +185,13 @@ class _Processes:
         step_packages.remove(self._spec.run_id, self._spec.step)
 
 
-def _places(spec: StepSpec) -> list[tuple[Path, str]]:
+def _code_folders(spec: StepSpec) -> list[tuple[Path, str]]:
     """Where the code and what lies beside it really are."""
     code = [spec.code_root] if spec.code_root is not None else []
     return [(folder, os.path.realpath(folder)) for folder in (*code, *include_roots(spec))]
 
 
-def _tracked(spec: StepSpec) -> str:
+def _tracking_folder(spec: StepSpec) -> str:
     """Where a step sees its store of mlflow's, which mlflow 3 does not take below a folder called `artifacts`."""
     place = Path(os.path.realpath(spec.folder), mlflow_store.FOLDER)
     if mlflow_store.ARTIFACTS not in place.parts:
@@ -203,17 +203,17 @@ def _tracked(spec: StepSpec) -> str:
     return str(link)
 
 
-def _linked(spec: StepSpec) -> list[PathMapping]:
+def _link_mappings(spec: StepSpec) -> list[PathMapping]:
     """What links in the code lead to elsewhere: the debugger knows files by where they really are."""
     try:
-        found = find_outward_links(_places(spec)).places.values()
+        found = find_outward_links(_code_folders(spec)).places.values()
     except UserError:
         # More than a container could be given; here they are found all the same, by the names that lead to them.
         return []
     return [PathMapping(Path(local), local) for local in dict.fromkeys(found)]
 
 
-def _marked(mark: str, whole: bool = False) -> list[int]:
+def _find_groups(mark: str, exact: bool = False) -> list[int]:
     """The groups of the processes that carry a step's mark, or one that begins so, wherever they went."""
     import psutil
 
@@ -221,7 +221,7 @@ def _marked(mark: str, whole: bool = False) -> list[int]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             found = process.environ().get(MARK, "")
-            if found == mark or (not whole and found.startswith(mark)):
+            if found == mark or (not exact and found.startswith(mark)):
                 groups.add(os.getpgid(process.pid))
     return [group for group in groups if group != os.getpgid(0)]
 
@@ -243,7 +243,7 @@ def links_folder() -> Path:
     return folder
 
 
-def _plain(path: Path, link: Path) -> str:
+def _shell_safe_path(path: Path, link: Path) -> str:
     """The path itself where a shell takes it as one word, else a link to it."""
     if _PLAIN.fullmatch(str(path)):
         return str(path)

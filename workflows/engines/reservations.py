@@ -1,7 +1,7 @@
-"""Ports that runs and services have been promised and may not listen on yet, on this whole machine.
+"""Reservations of ports for runs and services that may not listen on them yet; for all sessions of this machine's user.
 
-A step binds its port only when its Python starts, which `pip install` in its command may delay by
-minutes; without a note of it, two sessions would be promised the same one.
+A step binds its port only when its Python starts, which `pip install` in its command may delay by minutes. Without a
+reservation, two sessions would get the same port.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..private import make_folder
 from ..process_identity import identify, is_alive
 from ..project import read_json, write_json
 
-#: Seconds for a run's runner to take over what the command that submits it has reserved.
+#: Seconds for a run's runner to take over the ports that the submitting command has reserved.
 HANDOVER_SECONDS = 15.0
 
 
@@ -28,7 +28,7 @@ def _folder() -> Path:
 
 @contextlib.contextmanager
 def choosing_lock() -> Iterator[None]:
-    """One chooser of ports at a time; where the lock cannot be had, chosen without."""
+    """Let one process at a time choose ports; where the lock cannot be taken, go on without."""
     from ..locks import HeldError, hold
 
     with contextlib.ExitStack() as stack:
@@ -37,47 +37,47 @@ def choosing_lock() -> Iterator[None]:
         yield
 
 
-def reserve(ports: Collection[int], handover: bool = False, of: int | None = None, **more: Any) -> None:
-    """Note that a process has promised these ports, or holds them.
+def reserve(ports: Collection[int], handover: bool = False, pid: int | None = None, **extra: Any) -> None:
+    """Reserve ports for a process.
 
     Args:
         ports: The ports.
-        handover: Whether another process is going to take them over when this one has ended.
-        of: The process; this one by default.
-        more: What else to note.
+        handover: Whether another process takes them over when this one has ended.
+        pid: The process; this one by default.
+        extra: Further values for the reservation.
     """
-    identity = identify(os.getpid() if of is None else of)
+    identity = identify(os.getpid() if pid is None else pid)
     if identity is None:
         return
     with contextlib.suppress(OSError):
         _remove_ended()
         for port in ports:
             write_json(
-                _folder() / f"{port}.json", {**identity, "handover": handover, "stamp": clock.current_moment(), **more}
+                _folder() / f"{port}.json", {**identity, "handover": handover, "stamp": clock.current_moment(), **extra}
             )
 
 
 def _remove_ended() -> None:
-    """Take away what processes were promised that have been killed since."""
+    """Remove the reservations of processes that have ended."""
     for path in _folder().glob("*.json"):
         if path.stem.isdigit():
             is_reserved(int(path.stem))
 
 
 def release(ports: Collection[int]) -> None:
-    """Give ports back."""
+    """Remove the reservations of ports."""
     with contextlib.suppress(OSError):
         for port in ports:
             (_folder() / f"{port}.json").unlink(missing_ok=True)
 
 
 def read_reservation(port: int) -> dict[str, Any] | None:
-    """What was noted of a port, by a process that may be gone."""
+    """The reservation of a port, whose process may be gone; None where there is none."""
     return read_json(cache_folder() / "ports" / f"{port}.json")
 
 
 def is_reserved(port: int) -> bool:
-    """Whether a run that is still there has been promised the port."""
+    """Whether a port is reserved for a process that is alive, or about to be handed over."""
     path = cache_folder() / "ports" / f"{port}.json"
     identity = read_reservation(port)
     if identity is None:

@@ -47,7 +47,7 @@ def prepare(environment: Path, run_id: str, step: str) -> dict[str, str]:
     site = next(iter(sorted(environment.glob("lib/python*/site-packages"))), None)
     if site is None:
         return {}
-    _hook(environment, site)
+    _install_hook(environment, site)
     folder = _folder(run_id) / step
     shutil.rmtree(folder, ignore_errors=True)
     own = folder / site.relative_to(environment)
@@ -55,7 +55,7 @@ def prepare(environment: Path, run_id: str, step: str) -> dict[str, str]:
     make_folder((folder / INTERPRETER).parent)
     # Where Python has its own folder for compiled packages.
     (folder / "lib64").symlink_to("lib")
-    home, target = _base(environment)
+    home, target = _base_python(environment)
     (folder / INTERPRETER).symlink_to(target)
     settings = f"home = {home}\ninclude-system-site-packages = false\n"
     (folder / "pyvenv.cfg").write_text(settings, "utf-8")
@@ -70,8 +70,8 @@ def prepare(environment: Path, run_id: str, step: str) -> dict[str, str]:
     (seen / "pyvenv.cfg").write_text(settings, "utf-8")
     others = os.pathsep.join([str(environment / "bin"), os.environ.get("PATH", os.defpath)])
     step_wrappers.make_wrappers(folder / _PROGRAMS, others)
-    filling = f"import sys; sys.path.append({str(site)!r}); import {NAME}; sys.path.remove({str(site)!r}); "
-    (own / FILL).write_text(f"{filling}{NAME}.fill({str(site)!r}, {str(folder)!r})\n", "utf-8")
+    fill_line = f"import sys; sys.path.append({str(site)!r}); import {NAME}; sys.path.remove({str(site)!r}); "
+    (own / FILL).write_text(f"{fill_line}{NAME}.fill({str(site)!r}, {str(folder)!r})\n", "utf-8")
     return {
         VARIABLE: str(folder),
         step_wrappers.ENVIRONMENT: str(environment),
@@ -94,7 +94,7 @@ def list_leftovers() -> list[Unused]:
     The bytes are those that nothing else has: most files of such a folder are an environment's, linked.
     """
     folders = [folder for folder in (cache_folder() / "steps").glob("*") if folder.is_dir()]
-    living = _living({folder.name for folder in folders}) if folders else set()
+    living = _find_living_runs({folder.name for folder in folders}) if folders else set()
     return [
         (f"packages of a step of {folder.name}", bytes_below(folder, alone=True), partial(remove, folder.name))
         for folder in sorted(folders)
@@ -102,7 +102,7 @@ def list_leftovers() -> list[Unused]:
     ]
 
 
-def _living(runs: set[str]) -> set[str]:
+def _find_living_runs(runs: set[str]) -> set[str]:
     """Those of some runs of which a process still lives: a step's by its mark, the runner by its folder."""
     import psutil
 
@@ -125,7 +125,7 @@ def _folder(run_id: str) -> Path:
     return cache_folder() / "steps" / run_id
 
 
-def _hook(environment: Path, site: Path) -> None:
+def _install_hook(environment: Path, site: Path) -> None:
     """See that an environment loads the module."""
     source = Path(DEBUGGEE, "step_packages.py").read_bytes()
     module, hook = site / f"{NAME}.py", site / _HOOK_FILE
@@ -139,7 +139,7 @@ def _hook(environment: Path, site: Path) -> None:
     write_bytes(hook, _HOOK.encode())
 
 
-def _base(environment: Path) -> tuple[str, str]:
+def _base_python(environment: Path) -> tuple[str, str]:
     """The folder of the Python that an environment was made with, and that program."""
     with contextlib.suppress(OSError):
         for line in (environment / "pyvenv.cfg").read_text("utf-8").splitlines():

@@ -13,7 +13,7 @@ MARK = "AZUREML_DEBUGGEE_RUN"
 
 
 def step_variables(spec: StepSpec, own: Mapping[str, str], paths: Mapping[str, str]) -> dict[str, str]:
-    """The person's variables and those that every step has.
+    """The user's variables and those that every step has.
 
     Args:
         spec: The step.
@@ -21,7 +21,7 @@ def step_variables(spec: StepSpec, own: Mapping[str, str], paths: Mapping[str, s
         paths: Where its inputs and outputs lie, by ``inputs.NAME`` and ``outputs.NAME``.
     """
     return {
-        # Lines are in the log at once, and nothing is left beside the person's scripts.
+        # Lines are in the log at once, and nothing is left beside the user's scripts.
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         # As Azure ML names them: AZURE_ML_INPUT_data, AZURE_ML_OUTPUT_model.

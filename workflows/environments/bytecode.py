@@ -43,7 +43,9 @@ def compile_in_background(
     ended = list[Finished]()
     with contextlib.ExitStack() as stack:
         running = []
-        for number, paths in enumerate(_shared_out([one for site in _sites(environment) for one in _sources(site)])):
+        for number, paths in enumerate(
+            _distribute([one for site in _site_folders(environment) for one in _sources(site)])
+        ):
             listed = scratch / f"sources-{number}"
             listed.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in paths))
             command = [str(python), "-I", "-S", str(_COMPILER), str(listed)]
@@ -62,15 +64,17 @@ class SharedBytecode:
 
     def __init__(self, environment: Path, cache: Path) -> None:
         archives = _archives(cache)
-        self._places = [place for site in _sites(environment) for place in _places(site, archives)]
+        self._package_folders = [
+            place for site in _site_folders(environment) for place in _package_folders(site, archives)
+        ]
 
     def link(self) -> None:
         """Link what has been compiled."""
-        for compiled, modules, target in self._places:
-            _share(compiled, modules, target)
+        for compiled, modules, target in self._package_folders:
+            _link_bytecode(compiled, modules, target)
 
 
-def _sites(environment: Path) -> list[Path]:
+def _site_folders(environment: Path) -> list[Path]:
     return [*environment.glob("lib/python*/site-packages"), environment / "Lib" / "site-packages"]
 
 
@@ -86,7 +90,7 @@ def _sources(site: Path) -> Iterator[tuple[int, str]]:
                     yield os.stat(path).st_size, path
 
 
-def _shared_out(sources: list[tuple[int, str]]) -> list[list[str]]:
+def _distribute(sources: list[tuple[int, str]]) -> list[list[str]]:
     """Sources for a process each, such that all take as long: the largest first, each to who has the least."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     work = sum(size + _PER_FILE for size, _path in sources)
@@ -114,7 +118,7 @@ def _identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _places(site: Path, archives: Mapping[tuple[int, int], Path]) -> Iterator[tuple[Path, set[str], Path]]:
+def _package_folders(site: Path, archives: Mapping[tuple[int, int], Path]) -> Iterator[tuple[Path, set[str], Path]]:
     """Folders of packages in a site, the modules in them, and the folders in the cache that they came from."""
     for metadata in site.glob("*.dist-info/METADATA"):
         archive = archives.get(_identity(metadata))
@@ -132,7 +136,7 @@ def _places(site: Path, archives: Mapping[tuple[int, int], Path]) -> Iterator[tu
                 yield site / folder / "__pycache__", names, archive / folder / "__pycache__"
 
 
-def _share(compiled: Path, modules: set[str], target: Path) -> None:
+def _link_bytecode(compiled: Path, modules: set[str], target: Path) -> None:
     """Link the byte code of modules into the cache."""
     with contextlib.suppress(OSError):
         names = [name for name in os.listdir(compiled) if name.endswith(".pyc") and name.partition(".")[0] in modules]

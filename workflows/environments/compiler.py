@@ -14,7 +14,7 @@ import warnings
 from importlib.util import MAGIC_NUMBER
 from marshal import dumps
 
-_MOST = 0xFFFFFFFF
+_MASK = 0xFFFFFFFF
 
 
 def compile_file(path: str) -> None:
@@ -32,9 +32,9 @@ def compile_file(path: str) -> None:
     try:
         with open(path, "rb") as source:
             found = os.fstat(source.fileno())
-            numbers = (0, int(found.st_mtime) & _MOST, found.st_size & _MOST)
+            numbers = (0, int(found.st_mtime) & _MASK, found.st_size & _MASK)
             head = MAGIC_NUMBER + b"".join(number.to_bytes(4, "little") for number in numbers)
-            if _begins(target, head):
+            if _starts_with(target, head):
                 return
             code = compile(source.read(), path, "exec", dont_inherit=True)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
@@ -57,7 +57,7 @@ def compile_file(path: str) -> None:
         raise
 
 
-def _begins(path: str, head: bytes) -> bool:
+def _starts_with(path: str, head: bytes) -> bool:
     try:
         with open(path, "rb") as file:
             return file.read(len(head)) == head
@@ -65,11 +65,11 @@ def _begins(path: str, head: bytes) -> bool:
         return False
 
 
-def main(listed: str) -> None:
+def main(list_file: str) -> None:
     """Compile the files that another one names."""
     # Of the sources: whoever imports them is told what he wants to know.
     warnings.simplefilter("ignore")
-    with open(listed, "rb") as file:
+    with open(list_file, "rb") as file:
         for path in file.read().split(b"\0"):
             if path:
                 compile_file(os.fsdecode(path))

@@ -26,7 +26,7 @@ def expand_variables(variables: Mapping[str, str], *known: Mapping[str, str], fi
     found: dict[str, str] = {}
     for name, text in variables.items():
 
-        def put(reference: re.Match[str], name: str = name) -> str:
+        def replace(reference: re.Match[str], name: str = name) -> str:
             wanted = reference[1]
             for place in (found, *known):
                 if wanted in place:
@@ -36,5 +36,5 @@ def expand_variables(variables: Mapping[str, str], *known: Mapping[str, str], fi
                 f"Set {wanted} before you type inv, or write the value itself.",
             )
 
-        found[name] = _REFERENCE.sub(put, text)
+        found[name] = _REFERENCE.sub(replace, text)
     return found

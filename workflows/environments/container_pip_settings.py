@@ -1,7 +1,7 @@
-"""What the person's settings say to pip, put so that it holds in a container too.
+"""What the user's settings say to pip, put so that it holds in a container too.
 
 A wheelhouse is made with these settings on the host. Where the image's Python is another one, pip runs in a container,
-which has neither the person's files nor variables.
+which has neither the user's files nor variables.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ContainerSettings:
         variables: Environment variables for whatever installs there.
         secrets: Content of files that are to be in memory alone, by their path there.
         files: Files and folders of this machine that are to be there, by their path there.
-        named: The settings of the person that are in it, for a message.
+        named: The settings of the user that are in it, for a message.
         addresses: Where it leads to.
     """
 
@@ -121,19 +121,19 @@ def settings_for_container(environ: Mapping[str, str], lines: Iterable[str]) -> 
             continue
         found.named.append(name)
         if name in _FILES:
-            values = (_secret(found, name, Path(values[-1]).expanduser()),)
+            values = (_add_secret(found, name, Path(values[-1]).expanduser()),)
         elif name in _LISTED_FILES:
-            values = tuple(_file(found, value) for value in values)
+            values = tuple(_add_file(found, value) for value in values)
         elif name == "find-links":
-            values = tuple(_links(found, value) for value in values)
+            values = tuple(_add_links(found, value) for value in values)
         found.variables[f"PIP_{name.upper().replace('-', '_')}"] = " ".join(values)
         found.addresses += [value for value in values if "://" in value]
-    _formats(found, settings)
+    _add_formats(found, settings)
     for name in _CERTIFICATES:
         path = Path(environ.get(name) or "")
         if environ.get(name) and path.is_file():
             found.named.append(name)
-            found.variables[name] = _secret(found, name, path)
+            found.variables[name] = _add_secret(found, name, path)
     for name in sorted({name for line in lines for name in _USED.findall(line)}):
         if environ.get(name):
             found.named.append(name)
@@ -142,19 +142,19 @@ def settings_for_container(environ: Mapping[str, str], lines: Iterable[str]) -> 
     found.variables |= proxy_variables(environ)
     found.addresses += [value for name, value in found.variables.items() if name in PROXIES and name != "NO_PROXY"]
     if found.named:
-        for name, path in _logins(environ):
-            found.variables[name] = _secret(found, name, path)
+        for name, path in _login_files(environ):
+            found.variables[name] = _add_secret(found, name, path)
     return found
 
 
-def _formats(found: ContainerSettings, settings: PipSettings) -> None:
+def _add_formats(found: ContainerSettings, settings: PipSettings) -> None:
     for name, values in (("NO_BINARY", settings.formats.no_binary), ("ONLY_BINARY", settings.formats.only_binary)):
         if values:
             found.named.append(name.lower().replace("_", "-"))
             found.variables[f"PIP_{name}"] = ",".join(sorted(values))
 
 
-def _logins(environ: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
+def _login_files(environ: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
     """The files with logins that pip and conda look into, and the variables that name them."""
     home = Path(environ.get("HOME") or Path.home())
     for name, usual in (("NETRC", ".netrc"), ("CONDARC", ".condarc")):
@@ -163,13 +163,13 @@ def _logins(environ: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
             yield name, path
 
 
-def _secret(found: ContainerSettings, name: str, path: Path) -> str:
+def _add_secret(found: ContainerSettings, name: str, path: Path) -> str:
     place = f"{_MEMORY}/{name.lower()}"
     found.secrets[place] = read_bytes(path)
     return place
 
 
-def _file(found: ContainerSettings, value: str) -> str:
+def _add_file(found: ContainerSettings, value: str) -> str:
     if "://" in value and not value.startswith("file:"):
         return value
     path = Path(unquote(urlsplit(value).path) if value.startswith("file:") else value).expanduser()
@@ -178,8 +178,8 @@ def _file(found: ContainerSettings, value: str) -> str:
     return place
 
 
-def _links(found: ContainerSettings, value: str) -> str:
-    return _file(found, value) if "://" not in value or value.startswith("file:") else value
+def _add_links(found: ContainerSettings, value: str) -> str:
+    return _add_file(found, value) if "://" not in value or value.startswith("file:") else value
 
 
 def _is_loopback(address: str) -> bool:

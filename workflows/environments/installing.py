@@ -82,7 +82,7 @@ class Work:
         return [self.scratch / name for name in names if name in self.files]
 
     def settings(self) -> PipSettings:
-        """The person's settings of pip, with what the definition's own options add to them."""
+        """The user's settings of pip, with what the definition's own options add to them."""
         environment = self.environment()
         # What goes into an image is got with the settings of the pip that is here.
         found = read_settings(environment, prefix=Path(sys.prefix) if self.relocatable else self.folder)
@@ -92,7 +92,7 @@ class Work:
 
     @property
     def packages(self) -> Path:
-        """The cache of uv: beside the environments, so that one file can serve all, unless the person has another."""
+        """The cache of uv: beside the environments, so that one file can serve all, unless the user has another."""
         return Path(os.environ.get("UV_CACHE_DIR") or self.cache / "uv")
 
     def for_uv(self, words: uv.Translation) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Packages of the person's own that a definition names by their folders: which stay there, and which are copied.
+"""Packages of the user's own that a definition names by their folders: which stay there, and which are copied.
 
 An editable one stays in its folder, so that an edit counts as soon as the program starts anew. In an image it is
 installed from the same path as here, where a container has the folder mounted.

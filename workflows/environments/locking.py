@@ -29,11 +29,11 @@ def exclusive(lock_file: Path, what: str, report: Callable[[str], None], limit: 
     from ..locks import HeldError, hold
 
     make_folder(lock_file.parent)
-    told = list[bool]()
+    reported = list[bool]()
 
     def waiting() -> None:
-        if not told:
-            told.append(True)
+        if not reported:
+            reported.append(True)
             report(f"another process is building {what}; waiting for it")
 
     with ExitStack() as stack:

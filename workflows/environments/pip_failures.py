@@ -69,7 +69,7 @@ def install_error(
         lines: The output.
         what: The program that failed.
         conda: Requirements that stand for conda's packages.
-        settings: The person's settings that it had, where it did not run on this machine.
+        settings: the user's settings that it had, where it did not run on this machine.
     """
     telling = [line for line in lines if not _NOISE.match(line)]
     reason = _uv_reason(telling) or _reason(telling)
@@ -130,8 +130,8 @@ def _uv_reason(lines: Sequence[str]) -> str:
         return reason.removesuffix(_UV_CONCLUSION)[:_LONGEST_LINE]
     if any(_NO_NETWORK.search(cause) for cause in (error, *causes)):
         return f"{error}: {causes[-1]}" if causes else error
-    told = [cause for cause in causes if cause != "The build backend returned an error"]
-    return f"{error}: {told[0]}" if told else error
+    specific = [cause for cause in causes if cause != "The build backend returned an error"]
+    return f"{error}: {specific[0]}" if specific else error
 
 
 def _reason(lines: Sequence[str]) -> str:

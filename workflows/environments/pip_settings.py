@@ -1,6 +1,6 @@
-"""What the person's settings say to pip, read as pip reads them.
+"""What the user's settings say to pip, read as pip reads them.
 
-The rules are those of pip's documentation, "Configuration": the machine's files, then the person's, then
+The rules are those of pip's documentation, "Configuration": the machine's files, then the user's, then
 that of the environment in which pip runs, then the one that PIP_CONFIG_FILE names; in each the section
 ``[global]`` before the command's own, and variables ``PIP_…`` after all files. A later value takes the
 place of an earlier one. What a requirements file says of indexes adds to them or takes their place.
@@ -125,19 +125,19 @@ class PipSettings:
             UserError: Its quotes do not match.
         """
         try:
-            words = shlex.split(_VARIABLE.sub(lambda match: environ.get(match[1]) or match[0], line))
+            arguments = shlex.split(_VARIABLE.sub(lambda match: environ.get(match[1]) or match[0], line))
         except ValueError as error:
             raise UserError(f"`{line}` cannot be read: {error}.", "Correct that line of the requirements.") from error
-        while words:
-            word = words.pop(0)
-            short = re.match(r"-([a-z])=?(.*)$", word) if not word.startswith("--") else None
+        while arguments:
+            argument = arguments.pop(0)
+            short = re.match(r"-([a-z])=?(.*)$", argument) if not argument.startswith("--") else None
             if short is not None:
                 name, value = short[1], short[2]
             else:
-                name, _, value = word.lstrip("-").partition("=")
+                name, _, value = argument.lstrip("-").partition("=")
             name = _ALIASES.get(name, name)
-            if not value and words and not words[0].startswith("-"):
-                value = words.pop(0)
+            if not value and arguments and not arguments[0].startswith("-"):
+                value = arguments.pop(0)
             if name in ("no-binary", "only-binary"):
                 self.formats.take(name, value)
             elif name in _LISTS:
@@ -149,7 +149,7 @@ class PipSettings:
 
 
 def read_settings(environ: Mapping[str, str], command: str = "install", prefix: Path | None = None) -> PipSettings:
-    """What the files and variables of the person say.
+    """What the files and variables of the user say.
 
     Args:
         environ: Environment variables.
@@ -161,14 +161,14 @@ def read_settings(environ: Mapping[str, str], command: str = "install", prefix: 
     """
     found = PipSettings()
     merged = dict[tuple[str, str], str]()
-    for path in _files(environ, prefix):
+    for path in _config_files(environ, prefix):
         merged |= _read(path)
     sections = {section: list[tuple[str, str]]() for section in ("global", command)}
     for (section, name), value in merged.items():
         if section in sections:
             sections[section].append((name, value))
     variables = [
-        (_long(key[4:]), value)
+        (_long_name(key[4:]), value)
         for key, value in environ.items()
         if key.startswith("PIP_") and key not in ("PIP_VERSION", "PIP_HELP", "PIP_CONFIG_FILE")
     ]
@@ -183,18 +183,18 @@ def read_settings(environ: Mapping[str, str], command: str = "install", prefix: 
     return found
 
 
-def _long(name: str) -> str:
+def _long_name(name: str) -> str:
     name = name.lower().replace("_", "-").removeprefix("--")
     return _ALIASES.get(name, name)
 
 
-def _files(environ: Mapping[str, str], prefix: Path | None) -> Iterator[Path]:
+def _config_files(environ: Mapping[str, str], prefix: Path | None) -> Iterator[Path]:
     own = environ.get("PIP_CONFIG_FILE")
     if own == os.devnull:
         return
-    yield from _of_machine(environ)
+    yield from _machine_files(environ)
     if not (own and os.path.exists(own)):
-        yield from _of_person(environ)
+        yield from _user_files(environ)
     if prefix is not None:
         yield prefix / _NAME
     if own:
@@ -204,7 +204,7 @@ def _files(environ: Mapping[str, str], prefix: Path | None) -> Iterator[Path]:
 _NAME = "pip.ini" if sys.platform == "win32" else "pip.conf"
 
 
-def _of_machine(environ: Mapping[str, str]) -> Iterable[Path]:
+def _machine_files(environ: Mapping[str, str]) -> Iterable[Path]:
     if sys.platform == "win32":
         return [Path(environ.get("ProgramData", r"C:\ProgramData")) / "pip" / _NAME]
     if sys.platform == "darwin":
@@ -213,7 +213,7 @@ def _of_machine(environ: Mapping[str, str]) -> Iterable[Path]:
     return [*(Path(part, "pip", _NAME) for part in folders), Path("/etc", _NAME)]
 
 
-def _of_person(environ: Mapping[str, str]) -> Iterable[Path]:
+def _user_files(environ: Mapping[str, str]) -> Iterable[Path]:
     home = Path(environ.get("HOME") or Path.home())
     if sys.platform == "win32":
         return [home / "pip" / _NAME, Path(environ.get("APPDATA", str(home))) / "pip" / _NAME]
@@ -232,7 +232,7 @@ def _read(path: Path) -> dict[tuple[str, str], str]:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"pip's settings cannot be read: {reason}.", f"Correct {path}.", file=path) from error
     return {
-        (section, _long(name)): value
+        (section, _long_name(name)): value
         for section in parser.sections()
         for name, value in parser.items(section)
         if value is not None

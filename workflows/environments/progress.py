@@ -15,7 +15,7 @@ _ASIDES = (
     "Audited ",
     "Checked ",
     "warning: Requirements file ",
-    # Where the person keeps uv's cache on another disk.
+    # Where the user keeps uv's cache on another disk.
     "warning: Failed to hardlink ",
     "If the cache and target directories ",
     "If this is intentional, set `export UV_LINK_MODE",

@@ -143,7 +143,7 @@ def fetch(constraint: str, cache: Path, report: Callable[[str], None]) -> bool:
     words = uv.translate(read_settings(os.environ), os.environ)
     # Where the network does not let it, nobody should have to wait for long.
     environment = {"UV_HTTP_RETRIES": "1", **words.environment, "UV_PYTHON_INSTALL_DIR": str(folder)}
-    # Mirrors that the person has told uv of count, so its configuration files do.
+    # Mirrors that the user has told uv of count, so its configuration files do.
     listed = run([program, "python", "list", "--only-downloads", *_ALL], _ignore_line, environment=environment)
     version = _newest(next((line for line in listed.lines if line.startswith("[")), ""), constraint)
     if version is None:

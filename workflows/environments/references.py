@@ -71,12 +71,12 @@ class ResolvedEnvironment:
                 check_debugpy(self.definition.pip, self.definition.conda, self.definition.limits)
             except UserError as error:
                 raise _at_reference(error, self.reference, self.inline) from error
-        image = self._built(engine, report)
+        image = self._build_image(engine, report)
         if not debugged or (self.definition is not None and _has_debugpy(self.definition)):
             return image
         return replace(image, debugpy=str(debugpy_folder(cache_folder(), engine.read_python(image), report)))
 
-    def _built(self, engine: Engine, report: Callable[[str], None]) -> ImageRef:
+    def _build_image(self, engine: Engine, report: Callable[[str], None]) -> ImageRef:
         if self.definition is not None:
             try:
                 made = self._install(engine, self.definition, report)
@@ -134,29 +134,33 @@ def resolve_environment(
         UserError: The definition, or a file of it, is missing or cannot be read.
     """
     if reference is None:
-        return _default(settings, required, purpose)
+        return _default_environment(settings, required, purpose)
     if reference.build is not None:
         if engine == "docker":
             return ResolvedEnvironment(f"{reference.build} {reference.dockerfile}", reference=reference)
         reason = f"the build context {shown(reference.build)} is not used without Docker"
-        return _default(settings, required, purpose, reason)
+        return _default_environment(settings, required, purpose, reason)
     if reference.conda_file is not None or reference.conda is not None:
-        return _of_conda(reference, settings, engine, required, purpose)
+        return _conda_environment(reference, settings, engine, required, purpose)
     if reference.image is not None:
         if engine == "docker":
             return ResolvedEnvironment(f"image {reference.image}", reference=reference)
-        return _default(settings, required, purpose, f"the image {reference.image} is not used without Docker")
+        return _default_environment(
+            settings, required, purpose, f"the image {reference.image} is not used without Docker"
+        )
     from ..azureml import named_assets
 
     named, reason = named_assets.find_environment(reference, settings, report)
     if named is not None:
         found = resolve_environment(named, settings, engine, required, purpose)
-        return replace(found, notes=(f"environment {reference.name}: as {_where(reference)} has it", *found.notes))
+        return replace(found, notes=(f"environment {reference.name}: as {_source_of(reference)} has it", *found.notes))
     reason = f": {reason.rstrip('.')}" if reason else ""
-    return _default(settings, required, purpose, f"environment {reference.name} is not on this machine{reason}")
+    return _default_environment(
+        settings, required, purpose, f"environment {reference.name} is not on this machine{reason}"
+    )
 
 
-def _where(reference: EnvironmentReference) -> str:
+def _source_of(reference: EnvironmentReference) -> str:
     return "its registry" if str(reference.name).startswith("azureml://registries/") else "the workspace"
 
 
@@ -166,7 +170,9 @@ def _has_debugpy(definition: EnvironmentDefinition) -> bool:
     return "debugpy" in (*named, *(item.name for item in definition.conda))
 
 
-def _default(settings: Settings, required: Sequence[str], purpose: str, reason: str = "") -> ResolvedEnvironment:
+def _default_environment(
+    settings: Settings, required: Sequence[str], purpose: str, reason: str = ""
+) -> ResolvedEnvironment:
     folder: Path = getattr(settings, f"{purpose}_env")
     default = packaged_defaults() / "env" / purpose / "Dockerfile"
     definition = load_definition(folder, required=required, default_dockerfile=default)
@@ -177,14 +183,14 @@ def _default(settings: Settings, required: Sequence[str], purpose: str, reason: 
     return ResolvedEnvironment(purpose, notes, definition, settings.base_image)
 
 
-def _of_conda(
+def _conda_environment(
     reference: EnvironmentReference, settings: Settings, engine: str, required: Sequence[str], purpose: str
 ) -> ResolvedEnvironment:
     inline = None
     conda_file = reference.conda_file
     if conda_file is None:
         assert reference.conda is not None
-        conda_file = inline = _written(reference.conda, reference.file.parent)
+        conda_file = inline = _write_conda_file(reference.conda, reference.file.parent)
     default = packaged_defaults() / "env" / purpose / "Dockerfile"
     try:
         definition = load_definition(
@@ -203,7 +209,7 @@ def _of_conda(
 
 
 def _at_reference(error: UserError, reference: EnvironmentReference | None, inline: Path | None) -> UserError:
-    """The error with the place in the pipeline file, where its own is one that the person has not written."""
+    """The error with the place in the pipeline file, where its own is one that the user has not written."""
     if reference is None or inline is None or error.file is None or Path(error.file) != inline:
         return error
     remedy = error.remedy
@@ -212,7 +218,7 @@ def _at_reference(error: UserError, reference: EnvironmentReference | None, inli
     return UserError(error.problem, remedy, file=reference.file, line=reference.line, details=error.details)
 
 
-def _written(conda: Mapping[str, Any], folder: Path) -> Path:
+def _write_conda_file(conda: Mapping[str, Any], folder: Path) -> Path:
     """A conda file with the content that the pipeline file has in itself.
 
     Args:

@@ -129,7 +129,7 @@ def _read_line(lines: PipLines, text: str, file: Path, line: int, folder: Path, 
     links = _FIND_LINKS.match(text)
     if links is not None and "://" not in links["path"]:
         # In quotes: pip and we take the line apart as a shell does.
-        place = shlex.quote(str(_existing(links["path"], file, line, folder)))
+        place = shlex.quote(str(_existing_path(links["path"], file, line, folder)))
         lines.options.append(f"--find-links {place}")
         return
     editable = _EDITABLE.match(text)
@@ -137,7 +137,7 @@ def _read_line(lines: PipLines, text: str, file: Path, line: int, folder: Path, 
         lines.options.append(text)
         return
     target = editable["target"] if editable is not None else text
-    local = _local(target, file, line, folder)
+    local = _parse_local(target, file, line, folder)
     if local is not None:
         path, rest = local
         name = path.name.partition("-")[0] if path.suffix == ".whl" else ""
@@ -161,7 +161,7 @@ def _include(
     if "://" in target:  # pip fetches these itself; what is in them we cannot know
         lines.options.append(f"{'-c' if is_constraint else '-r'} {target}")
         return
-    path = _resolved(file.parent / target)
+    path = _resolve(file.parent / target)
     if path is None:
         raise UserError(f"{target} cannot be a file's name.", "Correct that line.", file=file, line=line)
     if len(parents) > _MOST_INCLUDES:
@@ -232,7 +232,7 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path.name} is not UTF-8.", "Save it as UTF-8.", file=path, line=line) from error
 
 
-def _local(target: str, file: Path, line: int, folder: Path) -> tuple[Path, str] | None:
+def _parse_local(target: str, file: Path, line: int, folder: Path) -> tuple[Path, str] | None:
     """The path that a requirement stands for and the text behind it; None for any other requirement."""
     body, mark, marker = target.partition(";")
     # A semicolon is legal in paths, but pip too takes it for the start of a marker.
@@ -252,16 +252,16 @@ def _local(target: str, file: Path, line: int, folder: Path) -> tuple[Path, str]
             path = url2pathname(unquote(urlsplit(body).path))
         except ValueError as error:
             raise UserError(f"{body} is no address: {error}.", "Correct that line.", file=file, line=line) from error
-        return _installable(_existing(path, file, line, folder), body, file, line), rest
+        return _check_installable(_existing_path(path, file, line, folder), body, file, line), rest
     if not body or "://" in body:
         return None
     path, extras = _without_extras(body)
     if not (path.startswith(".") or "/" in path or "\\" in path or path.endswith((".whl", ".zip", ".tar.gz"))):
         return None
-    return _installable(_existing(path, file, line, folder), body, file, line), extras + rest
+    return _check_installable(_existing_path(path, file, line, folder), body, file, line), extras + rest
 
 
-def _installable(path: Path, text: str, file: Path, line: int) -> Path:
+def _check_installable(path: Path, text: str, file: Path, line: int) -> Path:
     """The path again: what pip would refuse is not walked through first, which may be a whole disk."""
     if path.is_dir() and not any(exists(path / name) for name in ("pyproject.toml", "setup.py")):
         problem = f"{text} is no Python project: it has neither pyproject.toml nor setup.py."
@@ -277,7 +277,7 @@ def _without_extras(body: str) -> tuple[str, str]:
     return (body[:start].strip(), body[start:]) if start != -1 else (body, "")
 
 
-def _resolved(path: Path) -> Path | None:
+def _resolve(path: Path) -> Path | None:
     """The absolute path; None for what cannot be one: too long a name, a NUL in it, links in a circle."""
     try:
         return path.resolve()
@@ -285,9 +285,9 @@ def _resolved(path: Path) -> Path | None:
         return None
 
 
-def _existing(text: str, file: Path, line: int, folder: Path) -> Path:
+def _existing_path(text: str, file: Path, line: int, folder: Path) -> Path:
     for start in (file.parent, folder):
-        path = _resolved(start / text.strip().strip("\"'"))
+        path = _resolve(start / text.strip().strip("\"'"))
         if path is not None and exists(path):
             return path
     raise UserError(f"{text} does not exist.", "Correct that line.", file=file, line=line)

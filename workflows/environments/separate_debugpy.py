@@ -39,8 +39,8 @@ def debugpy_folder(
     Raises:
         UserError: pip cannot get it.
     """
-    asked = _pip_arguments_for(python) if python is not None else _pip_arguments_for_any()
-    folder = cache / "debugpy" / hashlib.sha256(" ".join(asked).encode()).hexdigest()[:16]
+    arguments = _pip_arguments_for(python) if python is not None else _pip_arguments_for_any()
+    folder = cache / "debugpy" / hashlib.sha256(" ".join(arguments).encode()).hexdigest()[:16]
     if folder.is_dir():
         return folder  # it gets its name when it is whole
     with exclusive(cache / "locks" / "debugpy.lock", "debugpy", report):
@@ -51,7 +51,7 @@ def debugpy_folder(
             shutil.rmtree(left, ignore_errors=True)
         building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
         try:
-            done = _download(asked, building, report)
+            done = _download(arguments, building, report)
             wheel = next(building.glob("debugpy-*.whl"), None)
             if done.code != 0 or wheel is None:
                 raise UserError(
@@ -73,12 +73,12 @@ def debugpy_folder(
     return folder
 
 
-def _download(asked: Sequence[str], folder: Path, report: Callable[[str], None]) -> Finished:
+def _download(arguments: Sequence[str], folder: Path, report: Callable[[str], None]) -> Finished:
     pip = [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input"]
     command = [*pip, "download", "--progress-bar", "off", "--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
     # What a project pins for its own Python does not fit this one, which is for others.
     environment = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
-    return run([*command, *asked], report, environment=environment)
+    return run([*command, *arguments], report, environment=environment)
 
 
 def _pip_arguments_for_any() -> list[str]:

@@ -33,13 +33,13 @@ def resolve_step_environments(
     errors: list[UserError] = []
     for step in steps:
         try:
-            found[step.name] = _with_pandas(step, resolve_environment(step.environment, settings, engine.name), engine)
+            found[step.name] = _check_pandas(step, resolve_environment(step.environment, settings, engine.name), engine)
         except UserError as error:
             errors.append(error)
     return found, tuple(errors)
 
 
-def _with_pandas(step: Step, one: ResolvedEnvironment, engine: Engine) -> ResolvedEnvironment:
+def _check_pandas(step: Step, one: ResolvedEnvironment, engine: Engine) -> ResolvedEnvironment:
     """An environment, with a note where a parallel step may lack what its tables need.
 
     Raises:
@@ -50,10 +50,10 @@ def _with_pandas(step: Step, one: ResolvedEnvironment, engine: Engine) -> Resolv
     definition = one.definition
     if definition is None or not takes_table(step):
         return one
-    there = engine.find(definition, one.base_image)
+    built = engine.find(definition, one.base_image)
     source = shown(definition.source)
-    if there is not None and engine.name != "docker":
-        if any(Path(there.name).glob("lib/python*/site-packages/pandas/__init__.py")):
+    if built is not None and engine.name != "docker":
+        if any(Path(built.name).glob("lib/python*/site-packages/pandas/__init__.py")):
             return one
         reference = one.reference
         raise UserError(

@@ -51,7 +51,7 @@ def clear_unused_packages(packages: Path) -> None:
     """Take away the cached packages of which no environment has files any more.
 
     Args:
-        packages: uv's cache. One that the person has named is left alone.
+        packages: uv's cache. One that the user has named is left alone.
     """
     from . import uv
     from .processes import run

@@ -1,8 +1,8 @@
-"""uv in pip's place: what the person's settings of pip mean to it, and what only pip can do.
+"""uv in pip's place: what the user's settings of pip mean to it, and what only pip can do.
 
 uv reads none of pip's settings ("Compatibility with pip" in its documentation), so they are written to
 a configuration file of uv's that lives as long as the command: passwords of indexes never stand on a
-command line. The person's own settings of uv do not count, as they did not for pip.
+command line. the user's own settings of uv do not count, as they did not for pip.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ def _index(address: str) -> str:
 
 
 def _is_secure(address: str, trusted: Sequence[str]) -> bool:
-    """Whether pip takes packages from there: https, files, this machine, and hosts that the person trusts.
+    """Whether pip takes packages from there: https, files, this machine, and hosts that the user trusts.
 
     Source: pip's documentation, "--trusted-host", and ``SECURE_ORIGINS`` in its session.
     """
@@ -291,6 +291,6 @@ def _certificates(settings: PipSettings, environ: Mapping[str, str]) -> dict[str
         return {}
     paths = ssl.get_default_verify_paths()
     folder = paths.capath
-    there = platform.system() != "Linux" or bool(paths.cafile) or (bool(folder) and any(os.scandir(folder)))
+    has_certificates = platform.system() != "Linux" or bool(paths.cafile) or (bool(folder) and any(os.scandir(folder)))
     # On Windows and macOS they are in no file. A bare image has none: uv brings the public authorities' along, as pip.
-    return {"UV_SYSTEM_CERTS": "1"} if there else {}
+    return {"UV_SYSTEM_CERTS": "1"} if has_certificates else {}

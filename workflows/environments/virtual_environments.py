@@ -80,8 +80,8 @@ def ensure_environment(
             built = _read_complete(folder, digest, reused=True)  # another process may have built it meanwhile
             return built or _build(definition, folder, digest, choice, conda, cache, report)
     except OSError as error:
-        if (told := storage.explain(error, cache)) is not None:
-            raise told from error
+        if (explained := storage.explain(error, cache)) is not None:
+            raise explained from error
         raise UserError(
             f"The cache folder {cache} cannot be written: {error.strerror or error}.",
             "Make it writable, or set XDG_CACHE_HOME to a folder that is.",

@@ -1,4 +1,4 @@
-"""The packages of an image, got on the host with the person's settings.
+"""The packages of an image, got on the host with the user's settings.
 
 The build then needs no network and no credentials, and leaves neither in a layer. uv makes a whole
 environment that can go to another place; where only pip can get the packages, it makes wheels. Only

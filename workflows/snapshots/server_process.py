@@ -67,7 +67,7 @@ def start_server(
     said = _first_line(child, json.dumps(told).encode())
     if "port" in said:
         found = int(said["port"])
-        reservations.reserve([found], of=child.pid, kind=_OWNER)
+        reservations.reserve([found], pid=child.pid, kind=_OWNER)
         # It is meant to outlive this command, so nobody waits for it.
         child.returncode = 0
         return found
