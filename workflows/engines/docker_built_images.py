@@ -1,4 +1,4 @@
-"""The image of an environment, built where it is not there yet."""
+"""The image of an environment, built where it does not exist yet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .docker_images import (
     image_digest,
     image_id,
     image_name,
-    split_name,
+    pull,
     uses_base,
 )
 
@@ -39,17 +39,17 @@ def build_image(
     cache: Path,
     report: Callable[[str], None],
 ) -> ImageRef:
-    """The image of a definition, built where it is not there yet.
+    """The image of a definition, built where it does not exist yet.
 
     Args:
         client: The engine.
         definition: The environment.
-        base_image: As :func:`resolve_base_image` returned it; pulled where it is not there.
+        base_image: The name from :func:`resolve_base_image`; pulled where the engine does not have it.
         cache: The program's cache folder, for wheels and the lock.
         report: Called with each line of progress.
 
     Raises:
-        UserError: It cannot be built. Nothing of it is left then.
+        UserError: It cannot be built. Nothing of it is left.
     """
     found = find_image(client, definition, base_image)
     if found is not None:
@@ -57,7 +57,7 @@ def build_image(
     from ..environments.locking import exclusive
 
     try:
-        # One build at a time: what a build leaves behind is recognised by its not having been there.
+        # One build at a time: a failed build's leftovers are the images that were not there before.
         with exclusive(cache / "locks" / "images.lock", "an image", report):
             found = find_image(client, definition, base_image)
             if found is not None:
@@ -88,8 +88,8 @@ def _ensure_base(
     base_image: str,
     report: Callable[[str], None],
 ) -> str:
-    """The base image's id, pulled where it is not there; empty where the Dockerfile does not use it."""
-    from docker.errors import APIError, DockerException
+    """The base image's id, pulled where the engine does not have it; empty where the Dockerfile does not use it."""
+    from docker.errors import DockerException
     from requests.exceptions import RequestException
 
     if not uses_base(definition):
@@ -98,18 +98,8 @@ def _ensure_base(
     if found is not None:
         return found
     report(f"pulling the base image {base_image}")
-    reason = ""
     try:
-        repository, tag = (base_image, None) if "@" in base_image else split_name(base_image)
-        last = ""
-        for event in client.api.pull(repository, tag=tag, stream=True, decode=True):
-            reason = event.get("error") or reason
-            line = " ".join(filter(None, (event.get("id"), event.get("status"))))
-            if line and line != last and not event.get("progress"):
-                report(line)
-                last = line
-    except APIError as error:
-        reason = str(error.explanation or error)
+        reason = pull(client, base_image, report)
     except (DockerException, RequestException) as error:
         reason = str(error)
     found = image_id(client, [], base_image)

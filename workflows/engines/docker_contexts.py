@@ -33,7 +33,7 @@ from .docker_images import (
     connection_lost_error,
     engine_disk_full_error,
     inspect,
-    split_name,
+    pull,
 )
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def image_by_name(name: str, report: Callable[[str], None], *, file: Path, line:
         try:
             with contextlib.suppress(ImageNotFound):
                 return ImageRef("docker", _image_id(client, name), name, reused=True)
-            reason = _pull(client, name, report)
+            report(f"pulling the image {name}")
+            reason = pull(client, name, report)
             with contextlib.suppress(ImageNotFound):
                 return ImageRef("docker", _image_id(client, name), name)
         except (APIError, DockerException) as error:
@@ -119,25 +120,6 @@ def find_image(reference: EnvironmentReference) -> ImageRef | None:
 
 def _image_id(client: docker.DockerClient, name: str) -> str:
     return str(inspect(client, name)["Id"]).removeprefix("sha256:")
-
-
-def _pull(client: docker.DockerClient, name: str, report: Callable[[str], None]) -> str:
-    """Pull an image; the reason for a failure, empty where it worked."""
-    from docker.errors import APIError
-
-    report(f"pulling the image {name}")
-    repository, tag = (name, None) if "@" in name else split_name(name)
-    reason = last = ""
-    try:
-        for event in client.api.pull(repository, tag=tag, stream=True, decode=True):
-            reason = event.get("error") or reason
-            line = " ".join(filter(None, (event.get("id"), event.get("status"))))
-            if line and line != last and not event.get("progress"):
-                report(line)
-                last = line
-    except APIError as error:
-        return str(error.explanation or error)
-    return reason
 
 
 def build_context_image(

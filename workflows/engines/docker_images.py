@@ -180,6 +180,37 @@ def unused_images(
     return found
 
 
+def pull(client: docker.DockerClient, name: str, report: Callable[[str], None]) -> str:
+    """Pull an image and report what the engine does, without its progress bars.
+
+    Args:
+        client: The engine.
+        name: The image's name.
+        report: Called with each line.
+
+    Returns:
+        The reason for a failure; empty where it worked.
+
+    Raises:
+        docker.errors.DockerException: The SDK cannot send the request.
+        requests.exceptions.RequestException: The engine does not answer.
+    """
+    from docker.errors import APIError
+
+    repository, tag = (name, None) if "@" in name else split_name(name)
+    reason = last = ""
+    try:
+        for event in client.api.pull(repository, tag=tag, stream=True, decode=True):
+            reason = event.get("error") or reason
+            line = " ".join(filter(None, (event.get("id"), event.get("status"))))
+            if line and line != last and not event.get("progress"):
+                report(line)
+                last = line
+    except APIError as error:
+        return str(error.explanation or error)
+    return reason
+
+
 def import_image(client: docker.DockerClient, data: Iterator[bytes], name: str, changes: list[str]) -> tuple[str, int]:
     """Import a root file system as an image; an older image of that name is removed if nothing uses it.
 

@@ -1,4 +1,4 @@
-"""Steps as containers: one for each step, with all of its ranks in it."""
+"""Runs steps as containers: one container for each step, with all of its ranks in it."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ if TYPE_CHECKING:
 
 ROOT = "/mnt/azureml"
 CODE, WORK, RUN, TRACKED = f"{ROOT}/code", f"{ROOT}/work", f"{ROOT}/run", f"{ROOT}/mlflow"
-#: Places of a step's container that links in its code and inputs cannot have.
+#: Folders of a step's container at which targets of links are not mounted.
 _OWN = (CODE, WORK, RUN, TRACKED, f"{ROOT}/outputs", DEBUGPY_ROOT, DEBUGGEE_ROOT, ANNOUNCE_ROOT)
 LABEL_RUN, LABEL_STEP = "azureml-debug.run", "azureml-debug.step"
 #: Azure ML's own default for /dev/shm.
 SHM_SIZE = "2g"
-#: Seconds from the signal that asks until the container is killed: ranks.sh kills after half a second.
+#: Seconds from SIGTERM until the container is killed: ranks.sh itself kills after half a second.
 GRACE_SECONDS = 0.75
-#: Seconds that a container may take to go while somebody else takes it away.
+#: Seconds to wait while another command removes a container.
 REMOVAL_SECONDS = 10
-#: Seconds that an engine may be away, being restarted for one, before a step counts as lost.
+#: Seconds that an engine may not answer, such as while it is restarted, before a step counts as lost.
 _PATIENCE = 30.0
 _FIRST_MASTER_PORT = 29500
 _SHELL_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-#: Starts ranks.sh, which is given as text so that it need not be mounted.
+#: Starts ranks.sh, which is passed as text so that it need not be mounted.
 _BOOT = 'exec {}"$(command -v bash || echo sh)" -c "$@"'
 
 
@@ -77,7 +77,7 @@ class DockerSteps:
         linked = _code_links(spec).places
         live = _live_packages(spec)
         return (
-            # Of two that begin alike the debugger takes the first, and a package may be in the folder of the code.
+            # The debugger takes the first mapping that matches, and a package may be inside the folder of the code.
             *(PathMapping(Path(local), place) for place, local in live.items() if _is_in_code(spec, local)),
             *code_mappings(spec, _code_mounts(spec), WORK),
             *(PathMapping(Path(local), place) for place, local in linked.items()),
@@ -104,12 +104,12 @@ class DockerSteps:
         if spec.injected:
             command = debugged_command(command, f"{DEBUGGEE_ROOT}/inject/launch.py")
         for rank in range(spec.ranks):
-            # Ours, so that whoever follows it need not wait for the container.
+            # Created here, so that the log can be followed before the container runs.
             touch(spec.log(rank))
         debug_ports = sorted(spec.debug.ports.values()) if spec.debug else []
         forwards: list[Forward] = []
         with contextlib.ExitStack() as undo:
-            # Held from here on, as published ports would be.
+            # The debug ports are held from here on, as if the engine had published them.
             listeners = [undo.enter_context(forwarders.listen(port, f"the step {spec.step}")) for port in debug_ports]
             container, token, gates = self._start(spec, command, variables, debug_ports)
             for listener, gate in zip(listeners, gates, strict=True):
@@ -120,7 +120,7 @@ class DockerSteps:
     def _start(
         self, spec: StepSpec, command: str, variables: Mapping[str, str], debug_ports: Sequence[int]
     ) -> tuple[str, str, list[int]]:
-        """A running container, the token of its gates, and where they are published."""
+        """Start the step's container; its id, the token of its gates, and the ports at which they are published."""
         token = forwarders.new_token()
         try:
             own, mounts = self._environment(spec, variables)
@@ -149,7 +149,7 @@ class DockerSteps:
             raise _start_error(error, spec) from error
         except docker_errors.RequestException as error:
             raise connection_lost_error(error) from error
-        except docker_errors.DockerException as error:  # the SDK's own checks: a size or a name that is none
+        except docker_errors.DockerException as error:  # the SDK's own checks: a size or a name that is not valid
             raise UserError(
                 f"The step {spec.step} cannot be started: {error}.", "Correct it in the pipeline file."
             ) from error
@@ -172,7 +172,7 @@ class DockerSteps:
     # Parts of start_step
 
     def _environment(self, spec: StepSpec, variables: Mapping[str, str]) -> tuple[dict[str, str], list[Any]]:
-        """The step's variables, and its mounts."""
+        """The container's environment variables and mounts."""
         own = {**variables, **parallel_driver(spec, DEBUGGEE_ROOT)}
         mounts = _mounts(spec)
         if spec.injected or spec.parallel:
@@ -226,12 +226,12 @@ class DockerSteps:
         host = {
             "Mounts": list(mounts),
             "NetworkMode": docker_network.ensure_network(self._client),
-            # Inside it has the number that people attach to, which is the one that the step logs.
+            # In the container the port has the number that the user attaches to, which is the one that the step logs.
             "PortBindings": {
                 f"{port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(gate)}] for port, gate in gates.items()
             },
             "ShmSize": _parse_size(spec.shm_size or SHM_SIZE),
-            # Collects orphans, and tells a signal from an exit code.
+            # The init reaps orphans, and distinguishes a signal from an exit code.
             "Init": True,
             "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}},
         }
@@ -244,12 +244,12 @@ class DockerSteps:
             LABEL_PORTS: ",".join(f"{port}:{gate}" for port, gate in gates.items()),
         }
 
-        # Names that a shell cannot have are not handed on by every /bin/sh.
+        # Not every /bin/sh passes on variables whose names are not valid in a shell.
         odd = [f"{key}={value}" for key, value in variables.items() if not _SHELL_NAME.fullmatch(key)]
         boot = _BOOT.format(f"env {shlex.join(odd)} " if odd else "")
 
         def create() -> str:
-            # Interrupted, it would leave a container whose id nobody knows.
+            # An interrupt here would leave a container whose id is lost.
             with uninterrupted():
                 made = self._client.api.create_container(
                     spec.image.name,
@@ -270,12 +270,12 @@ class DockerSteps:
         except docker_errors.APIError as error:
             if error.status_code != 409 or not self._is_leftover(name, labels):
                 raise
-        # What a runner left that was killed before this run was taken up again.
+        # The container was left by a runner that was killed before this run was resumed.
         _end_container(self._client, name)
         return create()
 
     def _is_leftover(self, name: str, labels: Mapping[str, str]) -> bool:
-        """Whether a name is held by a container of the same step."""
+        """Whether the container of that name belongs to the same step."""
         try:
             found = self._client.api.inspect_container(name)["Config"]["Labels"] or {}
         except docker_errors.APIError:
@@ -284,7 +284,7 @@ class DockerSteps:
 
 
 class _Container:
-    """The container of one step; a thread waits for its end, so that asking costs nothing."""
+    """The container of one step; a thread waits for its end, so that polling costs nothing."""
 
     def __init__(
         self, client: docker.DockerClient, container: str, spec: StepSpec, forwards: Sequence[Forward]
@@ -315,7 +315,7 @@ class _Container:
             self._client.api.kill(self._container, signal="SIGTERM")
             if not self._ended.wait(GRACE_SECONDS):
                 self._client.api.kill(self._container, signal="SIGKILL")
-        # The waiting thread takes it away; should it be late, no command waits for it.
+        # The waiting thread removes the container; no command waits longer than this for it.
         self._ended.wait(5)
 
     def _wait(self) -> None:
@@ -324,7 +324,7 @@ class _Container:
         except UserError as error:
             self._failure = error
         finally:
-            # What the debugger is being told last is still on its way.
+            # Open connections stay: the debugger's last messages are still on their way.
             for forward in self._forwards:
                 forward.stop_listening()
             self._ended.set()
@@ -336,7 +336,7 @@ class _Container:
                 code = int(self._client.api.wait(self._container)["StatusCode"])
                 break
             except docker_errors.NotFound:
-                return -int(signal.SIGKILL)  # somebody has taken it away
+                return -int(signal.SIGKILL)  # another command has removed it
             except (docker_errors.APIError, docker_errors.RequestException) as error:
                 lost = lost or time.monotonic()
                 if time.monotonic() > lost + _PATIENCE:
@@ -344,12 +344,12 @@ class _Container:
                 time.sleep(0.5)
         with suppressed("APIError", "RequestException"):
             self._client.api.remove_container(self._container, force=True)
-        # As shells and the engine's init say it: 128 and the number of the signal.
+        # Shells and the engine's init report a signal as 128 plus its number.
         return 128 - code if code - 128 in set(signal.Signals) else code
 
 
 def _end_container(client: docker.DockerClient, container: str) -> None:
-    """End a container and take it away, whoever started it."""
+    """End and remove a container, whichever command started it."""
     with suppressed("NotFound"):
         # 409: it has ended already.
         with suppressed("APIError", "RequestException"):
@@ -360,24 +360,24 @@ def _end_container(client: docker.DockerClient, container: str) -> None:
         except docker_errors.APIError as error:
             if error.status_code != 409:
                 raise
-            # Being taken away at this moment, by the command that waits for it.
+            # The command that waits for it is removing it at this moment.
             with suppressed("APIError", "RequestException"):
                 client.api.wait(container, condition="removed", timeout=REMOVAL_SECONDS)
 
 
 def _code_mounts(spec: StepSpec) -> list[tuple[Path, str]]:
-    """The folders of the code and of what lies beside it, and where they are mounted."""
+    """The folders of the code and of the additional includes, and where they are mounted."""
     code = [(spec.code_root, CODE)] if spec.code_root is not None else []
     return [*code, *((root, f"{ROOT}/includes/{number}") for number, root in enumerate(include_roots(spec)))]
 
 
 def _code_links(spec: StepSpec) -> Links:
-    """What links in the code, and in what lies beside it, lead to."""
+    """The targets of links in the code and in the additional includes that lead out of these folders."""
     return find_outward_links(_code_mounts(spec), _OWN)
 
 
 def _live_packages(spec: StepSpec) -> dict[str, str]:
-    """The places of packages that stay in their folders."""
+    """Where the folders of editable packages are mounted."""
     try:
         return local_packages.mount_places(spec.image.live, spec.code_root)
     except FileNotFoundError as error:
@@ -416,15 +416,15 @@ def _mounts(spec: StepSpec) -> list[Any]:
 
 
 def _mount(target: str, source: str, read_only: bool) -> dict[str, Any]:
-    # Of this type it refuses a missing source, where `Binds` would make a folder.
+    # A mount of this type refuses a missing source; `Binds` would create a folder instead.
     return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": read_only}
 
 
 def _parse_size(size: str) -> int:
-    """A size such as ``2g``.
+    """Bytes of a size such as ``2g``.
 
     Raises:
-        docker.errors.DockerException: It is none.
+        docker.errors.DockerException: It is not a size.
     """
     found = re.fullmatch(r"(\d+)([kmg]?)b?", size, re.ASCII | re.IGNORECASE)
     if found is not None:
@@ -435,9 +435,9 @@ def _parse_size(size: str) -> int:
 
 
 def _arguments(spec: StepSpec, command: str) -> list[str]:
-    """What ranks.sh is called with."""
+    """The arguments of ranks.sh."""
     taken = set(spec.debug.ports.values()) if spec.debug else set()
-    # In a network of its own nothing else listens.
+    # Nothing else listens in the container's own network namespace.
     wanted = range(_FIRST_MASTER_PORT, 65536 - spec.ranks)
     master = next(port for port in wanted if taken.isdisjoint(range(port, port + spec.ranks)))
     logs = f"{RUN}/azureml-logs"
@@ -450,7 +450,7 @@ def _arguments(spec: StepSpec, command: str) -> list[str]:
 
 
 def _start_error(error: Any, spec: StepSpec) -> UserError:
-    """Why a step's container cannot be made or started."""
+    """The error for a step's container that cannot be created or started."""
     if (explained := docker_folders.mount_error(error)) is not None:
         return explained
     text = str(error.explanation or error)

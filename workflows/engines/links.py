@@ -1,8 +1,8 @@
-"""Links that lead out of the folders that a container is given: what has to be mounted for them to work there.
+"""Symbolic links that lead out of a container's mounted folders, and what else has to be mounted for them to work.
 
-A link's text means the same in the container as here: `common -> ../shared/common` in a folder that is seen at
-/var/azureml-app leads to /var/shared/common there, and an absolute one to the same absolute path. So what it leads
-to is mounted at that place. Of a file its folder is mounted, since an editor that saves puts another file in its place.
+A link's text means the same in the container as here: `common -> ../shared/common` in a folder that is mounted at
+/var/azureml-app leads to /var/shared/common there, and an absolute link to the same absolute path. So the link's target
+is mounted at that path. For a file its folder is mounted, since an editor that saves a file replaces it.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ from ..errors import UserError
 from ..paths import shown
 from ..project import STATE_FOLDER
 
-#: Entries of folders that are looked at: a model of a hundred thousand files takes about a second.
+#: Folder entries that are inspected at most; 100,000 files take about a second.
 MOST_ENTRIES = 300_000
-#: Places that a container is given for links' sake.
+#: Mounts of link targets at most.
 MOST_PLACES = 64
-#: Links that are named one by one.
+#: Links that get a note of their own at most.
 _MOST_NOTES = 3
-#: Folders in which nobody's code or model is.
+#: Folders that are not searched: no code or model is in them.
 _SKIPPED = frozenset({".git", ".hg", ".svn", "__pycache__", "node_modules", STATE_FOLDER})
-#: What tells a folder to be an environment for Python, made for this machine alone.
+#: Names that mark a folder as a Python environment, which works on this machine only.
 _ENVIRONMENT = ("pyvenv.cfg", "conda-meta")
-#: In a link's text: into a folder, which may be a link, and back from there.
+#: In a link's text, `NAME/..`: into a folder, which may be a link itself, and back.
 _BACK = re.compile(r"(?:^|/)(?!\.\.?/)[^/]+/\.\.(?:/|$)")
-#: The container's own, below which nothing of this machine's is put.
+#: Folders of the container's system, below which nothing is mounted.
 _TOP = frozenset({"bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "run", "sbin", "sys", "usr"})
 _VAR = frozenset({"cache", "lib", "log", "run", "runit", "spool"})
 _SYSTEM = (*(f"/{name}" for name in sorted(_TOP)), *(f"/var/{name}" for name in sorted(_VAR)), "/opt/env")
-#: In which something of this machine's may be, but in whose place nothing is put.
+#: Folders in which something may be mounted, but which are not replaced themselves.
 _SHARED = ("/", "/home", "/media", "/mnt", "/opt", "/root", "/srv", "/tmp", "/var", "/var/tmp")  # noqa: S108
-#: Data that packages look for there.
+#: Folders below /usr in which data may be mounted: packages look for it there.
 _DATA = ("/usr/share", "/usr/local/share")
 
 
 @dataclass(frozen=True)
 class Links:
-    """What links need that a container would not have.
+    """Link targets that a container needs.
 
     Attributes:
-        places: Files and folders of this machine, real paths, by the place at which the container has to have them.
-        notes: On links that lead to something of the container's own, or were not looked for.
+        places: Real paths of files and folders on this machine, by the path at which the container has to have them.
+        notes: Notes on links that lead to the container's own folders, and on folders that were not searched.
     """
 
     places: Mapping[str, str] = field(default_factory=dict)
@@ -59,25 +59,25 @@ class Links:
 def find_outward_links(mounts: Sequence[tuple[Path, str]], own: Collection[str] = ()) -> Links:
     """Find the links in folders that lead out of all of them.
 
-    A link that leads nowhere here, or in a circle, does so there, too, and is left alone.
+    A link that is broken or circular here is left as it is.
 
     Args:
-        mounts: Folders of this machine, and where a container sees each.
-        own: Other places of the container that are taken.
+        mounts: Folders of this machine, and where each is mounted in the container.
+        own: Other paths of the container that are taken.
 
     Raises:
-        UserError: Two links would need different things at one place, or there are too many places.
+        UserError: Two links need different targets at one path, or there are too many targets.
     """
     return _Search(mounts, own).run()
 
 
 def find_missing_path(links: Links, present: Mapping[str, str]) -> str | None:
-    """What of this machine a container lacks that was made when there were other links; None where it has all."""
+    """A link target that a container lacks because links have changed since it was created; None where it has all."""
     return next((local for place, local in links.places.items() if _find_mounted(place, local, present) is None), None)
 
 
 def _find_mounted(place: str, real: str, mounts: Mapping[str, str]) -> str | None:
-    """Where mounts have something at a place, as a place without links; None where they have it not."""
+    """The path without links at which mounts provide a file; None where they do not have it at ``place``."""
     for mount in (place, *map(str, PurePosixPath(place).parents)):
         folder = mounts.get(mount)
         if folder is not None and os.path.realpath(folder + place[len(mount) :]) == real:
@@ -108,7 +108,7 @@ class _Search:
     def run(self) -> Links:
         while self._queue and self._left > 0:
             folder, place = self._queue.popleft()
-            # What leads to a folder before what leads through it to another one.
+            # Links to a folder come before links through it to other folders.
             for link in sorted(self._links_below(folder, place), key=lambda one: len(one[2])):
                 self._follow_link(*link)
         if self._left <= 0:
@@ -128,7 +128,7 @@ class _Search:
         return Links(kept, tuple(self._notes))
 
     def _links_below(self, top: str, place: str) -> Iterator[tuple[str, str, str]]:
-        """The links in a folder and those below it, with their texts, and where each leads in the container."""
+        """The links in a folder and below it, each with its text and the path in the container that it leads to."""
         stack = [(top, place)]
         while stack and self._left > 0:
             folder, at = stack.pop()
@@ -149,14 +149,14 @@ class _Search:
                     stack.append((entry.path, f"{at}/{entry.name}"))
 
     def _follow_link(self, link: str, text: str, place: str) -> None:
-        """Have what a link leads to mounted, where it is not there anyway."""
-        # The folder that it lies in is a real one.
+        """Mount the target of a link, unless the container has it already."""
+        # The folder that the link is in has no links in its path.
         local = os.path.normpath(os.path.join(os.path.dirname(link), text))
         around, above = posixpath.dirname(place), self._real_path(os.path.dirname(local))
         try:
             single = stat.S_ISREG(os.lstat(local).st_mode) and not _BACK.search(text)
             if single and self._mounts.get(around) == above:
-                # As nearly all of a large model's.
+                # The shortest way out for nearly all links of a large model.
                 return
             mode = os.stat(link).st_mode
         except OSError:
@@ -208,7 +208,7 @@ class _Search:
         return True
 
     def _may_hold(self, place: str) -> bool:
-        """Whether something of this machine may be mounted at a place of the container."""
+        """Whether something may be mounted at a path of the container."""
         if place in self._above or place in (*_SHARED, *_DATA) or is_below(place, self._taken):
             return False
         return not is_below(place, _SYSTEM) or is_below(place, _DATA)
@@ -222,7 +222,7 @@ class _Search:
         )
 
     def _outermost(self) -> dict[str, str]:
-        """The places that are in no other one."""
+        """The places that are not inside another one."""
         kept: dict[str, str] = {}
         for place in sorted(self._places):
             local, above = self._places[place], next((one for one in kept if place.startswith(f"{one}/")), None)
@@ -239,7 +239,7 @@ def _with_parents(path: str) -> Iterator[str]:
 
 
 def is_below(place: str, folders: Collection[str]) -> bool:
-    """Whether a place is one of some folders, or in one of them."""
+    """Whether a path is one of some folders, or inside one of them."""
     return any(place == folder or place.startswith(f"{folder}/") for folder in folders)
 
 

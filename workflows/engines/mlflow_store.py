@@ -1,9 +1,9 @@
-"""A store in the run's folder for what a step logs by mlflow, so that mlflow needs neither a server nor an account.
+"""A local tracking store for what a step logs with mlflow, so that mlflow needs neither a server nor an account.
 
 Its layout is that of mlflow's file store, ``EXPERIMENT/RUN/{meta.yaml,metrics,params,tags}``
-(mlflow/store/tracking/file_store.py, seen with 2.22 and 3.17). The run is there before the step starts, with the
-id that MLFLOW_RUN_ID names, as in Azure ML: https://learn.microsoft.com/azure/machine-learning/how-to-use-mlflow-cli-runs.
-mlflow 3.13 and later take a file store only where MLFLOW_ALLOW_FILE_STORE says so.
+(mlflow/store/tracking/file_store.py, checked with 2.22 and 3.17). The run exists before the step starts, with the
+id in MLFLOW_RUN_ID, as in Azure ML: https://learn.microsoft.com/azure/machine-learning/how-to-use-mlflow-cli-runs.
+mlflow 3.13 and later accept a file store only where MLFLOW_ALLOW_FILE_STORE is set.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from urllib.parse import quote
 from ..private import make_folder, open_file
 from .steps import StepSpec
 
-#: In a step's folder: what is mounted, the store in it, and a run's artifacts there.
+#: The mounted folder in a step's folder, the store in it, and the name of a run's artifact folder.
 FOLDER, STORE, ARTIFACTS = "mlflow", "store", "artifacts"
 EXPERIMENT_ID = "0"
-#: What says that the user logs elsewhere.
+#: Variables that say that the user logs to another store.
 _THEIRS = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")
 _NO_ID = re.compile(r"[^\w-]")
 
 
 def prepare_store(spec: StepSpec, present: Mapping[str, str], seen: str) -> dict[str, str]:
-    """Make a step's store and the run in it.
+    """Create a step's store and its run.
 
     Args:
         spec: The step.
-        present: The variables that the step has already.
-        seen: Where the step sees the folder :data:`FOLDER`.
+        present: The step's variables so far.
+        seen: The path of :data:`FOLDER` as the step sees it.
 
     Returns:
-        The variables by which mlflow finds it; none where the user has set their own.
+        The variables by which mlflow finds the store; none where the user's variables name another one.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: It cannot be created.
     """
     if spec.tracking is None or any(present.get(name) for name in _THEIRS):
         return {}
@@ -59,7 +59,7 @@ def prepare_store(spec: StepSpec, present: Mapping[str, str], seen: str) -> dict
             "name": experiment,
         },
     )
-    # mlflow 3 takes nothing for a run that lacks one of them.
+    # mlflow 3 does not recognize a run that lacks one of these folders.
     for name in ("metrics", "params", "tags", ARTIFACTS):
         make_folder(folder / run_id / name)
     make_folder(spec.folder / FOLDER / STORE / ".trash")
@@ -73,7 +73,7 @@ def prepare_store(spec: StepSpec, present: Mapping[str, str], seen: str) -> dict
             "lifecycle_stage": "active",
             "run_id": run_id,
             "run_name": spec.step,
-            # mlflow before 2.0 looks for it.
+            # For mlflow before 2.0.
             "run_uuid": run_id,
             "source_name": "",
             "source_type": 4,
@@ -94,15 +94,15 @@ def prepare_store(spec: StepSpec, present: Mapping[str, str], seen: str) -> dict
 
 
 def mlflow_run_id(run_id: str) -> str:
-    """A run's id as mlflow takes it: letters, digits, - and _."""
+    """A run's id as mlflow accepts it: letters, digits, - and _."""
     return _NO_ID.sub("-", run_id)
 
 
 def _write(path: Path, values: Mapping[str, object]) -> None:
-    """Write a file of YAML; one that a step before has left stays."""
+    """Write a YAML file, unless an earlier attempt of the step has left one."""
     make_folder(path.parent)
     if not path.exists():
-        # JSON strings are YAML, and quote what has to be quoted.
+        # JSON values are valid YAML, with all necessary quotes.
         with open_file(path, "w", encoding="utf-8") as file:
             file.writelines(f"{name}: {json.dumps(value)}\n" for name, value in values.items())
 

@@ -1,7 +1,6 @@
-"""Who holds a port, found out without ever connecting to it.
+"""Finds free ports, and the programs that hold others, without connecting to them.
 
-A connection that closes at once kills a bare debugpy listener, so ports are probed by
-binding only.
+A connection that closes at once kills a bare debugpy listener, so ports are probed by binding only.
 """
 
 from __future__ import annotations
@@ -19,23 +18,23 @@ from .reservations import is_reserved
 
 #: Seconds that a program may take from binding a port to listening on it.
 _BINDING_SECONDS = 1.0
-#: What the forwarder of a service in a container has in its environment: the container's id.
+#: The environment variable of a service's forwarder that has the container's id.
 FORWARDER = "AZUREML_DEBUG_FORWARDER"
-#: One of these every process of a deployed service, of a step, and of this program in the background has there.
+#: Every process of a deployed service, of a step, and of this program in the background has one of these variables.
 _MARKS = frozenset({"AZUREML_DEBUGGEE_PROJECT", "AZUREML_DEBUGGEE_RUN", MARK})
 
 
 def is_free(port: int) -> bool:
     """Whether 127.0.0.1:port can be listened on now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # Connections in TIME_WAIT do not count; on Windows the option means something else.
+        # So that connections in TIME_WAIT do not count; on Windows the option means something else.
         if hasattr(socket, "SO_REUSEPORT"):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except PermissionError:
-            # A low port, which only root may listen on: nobody need hold it, and the Docker
-            # engine, being root's, can publish it.
+            # A low port, on which only root may listen: it may well be free, and the Docker engine, which runs as
+            # root, can publish it.
             return True
         except OSError:
             return False
@@ -43,7 +42,7 @@ def is_free(port: int) -> bool:
 
 
 def may_listen(port: int) -> bool:
-    """Whether this user may listen on the port at all; low ones are often root's."""
+    """Whether this user may listen on the port at all; low ones are often reserved for root."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         try:
             probe.bind(("127.0.0.1", port))
@@ -55,7 +54,7 @@ def may_listen(port: int) -> bool:
 
 
 def find_free_port(avoid: frozenset[int]) -> int:
-    """A free port of the system's choice."""
+    """A free port that the system chooses."""
     while True:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.bind(("127.0.0.1", 0))
@@ -65,9 +64,9 @@ def find_free_port(avoid: frozenset[int]) -> int:
 
 
 def find_holder(port: int) -> tuple[str, bool]:
-    """The program that listens on the port, and whether it is a session of this program.
+    """The program that listens on a port, and whether it belongs to a session of this program.
 
-    Without a name where the port is free by now.
+    The name is empty where the port is free by now.
     """
     deadline = time.monotonic() + _BINDING_SECONDS
     while True:
@@ -78,14 +77,14 @@ def find_holder(port: int) -> tuple[str, bool]:
             return "", True
         if time.monotonic() > deadline:
             return "another program", False
-        # Bound, and not listened on: by a session that is just starting, or by another command that probes.
+        # The port is bound without a listener: a session is just starting, or another command is probing the port.
         time.sleep(0.02)
 
 
 def find_forwarded_container(port: int) -> str | None:
-    """The container whose forwarder listens on a port, as far as can be told.
+    """The id of the container whose forwarder listens on a port.
 
-    Empty where it is another user's program, which may be one; None where it is none, or nobody listens.
+    Empty where another user's program listens, which may be a forwarder. None where another program or none listens.
     """
     import psutil
 
@@ -98,7 +97,7 @@ def find_forwarded_container(port: int) -> str | None:
 
 
 def _listening(port: int) -> list[Any]:
-    """Who listens on a port."""
+    """The listening sockets at a port."""
     import psutil
 
     try:
@@ -134,13 +133,13 @@ def choose_port(
     avoid: frozenset[int],
     containers: Callable[[int], tuple[str, bool] | None],
 ) -> tuple[int, str]:
-    """The port to use for a setting, and a word on it where it is not the wanted one.
+    """The port to use for a setting, and a note where it is not the wanted one.
 
     Args:
         field: The setting, for messages.
         port: The wanted port; 0 for a free one.
         avoid: Ports taken by this same service.
-        containers: Tells which container holds a port, and whether it is ours.
+        containers: Returns the container that holds a port, and whether it belongs to this program.
 
     Raises:
         PortHeld: Another program holds it.
@@ -149,8 +148,8 @@ def choose_port(
         return find_free_port(avoid), ""
     wanted = port
     while not is_free(port) or port in avoid or is_reserved(port):
-        # What a session has been promised is not asked after: the engine that holds it may be slow to say so.
-        # Nor who holds one that nobody has asked for.
+        # The holder is looked up only for the wanted port, and not where that is reserved: the engine may be slow
+        # to answer.
         if port == wanted and port not in avoid and not is_reserved(port) and not is_free(port):
             name, ours = containers(port) or find_holder(port)
             if not ours:
@@ -167,12 +166,12 @@ def choose_port(
 def next_free_ports(
     ports: Mapping[int, int], avoid: frozenset[int], own: frozenset[int] = frozenset()
 ) -> dict[int, int]:
-    """A step's ports by rank as they are, or the next consecutive ones that are free.
+    """A step's ports by rank if they are free, or else the next consecutive ones that are.
 
     Args:
-        ports: By rank; each is the base plus its rank.
+        ports: The ports by rank; each is the base plus the rank.
         avoid: Ports that are not to be used.
-        own: Ports that this run has been promised.
+        own: Ports that are reserved for this run.
     """
 
     def usable(port: int) -> bool:
@@ -187,7 +186,7 @@ def next_free_ports(
 
 
 def reserve_free(count: int) -> list[int]:
-    """Free ports that nobody need know, reserved for this process."""
+    """Any free ports, reserved for this process."""
     from .reservations import choosing_lock, reserve
 
     found: list[int] = []

@@ -87,7 +87,7 @@ class ProcessEngine:
         return os.path.realpath(source)
 
     def links(self, source: Path, model_dir: Path | None, tag: str, below: str = "") -> Links:
-        """A process has whatever links lead to."""
+        """No links: a process sees their targets anyway."""
         return Links()
 
     def create(self, spec: ServiceSpec) -> Service:
@@ -139,7 +139,7 @@ class ProcessEngine:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        # It is meant to outlive this command, so nobody waits for it.
+        # It outlives this command: without a return code, Popen would warn that it is still running.
         process.returncode = 0
         return replace(service, started=True, pid=process.pid, process=identity.identify(process.pid) or {})
 
@@ -154,7 +154,7 @@ class ProcessEngine:
         return frozenset((service.scoring_port, service.debug_port)) if self.is_alive(service) else frozenset()
 
     def ensure_forwarder(self, service: Service) -> None:
-        """Nothing leads to a process: it listens itself."""
+        """Do nothing: a process listens on its debug port itself, without a forwarder."""
 
     def restart_worker(self, service: Service, worker: int) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""
@@ -163,7 +163,7 @@ class ProcessEngine:
             return self.start(service)
         with contextlib.suppress(ProcessLookupError):
             if worker and os.getpgid(worker) != service.pid:
-                worker = 0  # The id is used again, by a process that is none of ours.
+                worker = 0  # The id was reused by a process that does not belong to the service.
         subprocess.run(
             ["/bin/sh", os.path.join(DEBUGGEE, "restart_worker.sh"), str(worker), str(service.session / "runit")],
             env=_environment(service),
@@ -193,9 +193,8 @@ class ProcessEngine:
 
     def stop(self, service: Service) -> Ended:
         """See :class:`~workflows.engines.base.Engine`."""
-        # By what they carry in their environment: the supervisor may be gone while its
-        # children live on, and its process id may be used again.
-        # One that was just started may not be noted as such, its command having been killed.
+        # By the mark in their environment: the supervisor may be gone while its children live on, and its process id
+        # may have been reused. If the command that started the service was killed, its session file may lack the id.
         for group in self.list_leftovers(service.project):
             self.remove(group)
         log = b""
@@ -233,7 +232,7 @@ class ProcessEngine:
         """See :class:`~workflows.engines.base.Engine`."""
         argv = list(command) or [os.environ.get("SHELL") or "/bin/sh"]
         environment = _environment(service)
-        # The mark by which a service's processes are found, and ended.
+        # Without the mark by which a service's processes are found and ended.
         del environment["AZUREML_DEBUGGEE_PROJECT"]
         try:
             return subprocess.run(argv, cwd=service.source, env=environment, check=False).returncode
@@ -243,11 +242,11 @@ class ProcessEngine:
             ) from error
 
     def port_holder(self, port: int) -> tuple[str, bool] | None:
-        """No container holds a port here."""
+        """None: there are no containers here."""
         return None
 
     def holder_of_name(self, name: str) -> str | None:
-        """Names are free here: each project has its own session."""
+        """None: names are always free here, since each project has its own session."""
         return None
 
     def list_leftovers(self, project: Path) -> list[str]:
@@ -263,15 +262,15 @@ class ProcessEngine:
 
     def remove(self, handle: str) -> None:
         """See :class:`~workflows.engines.base.Engine`."""
-        # Long enough for runit to say how the service ended, also on a busy machine.
+        # Long enough for runit to report how the service ended, also on a busy machine.
         end_groups([int(handle)], grace=4 * GRACE_SECONDS)
 
     def list_services(self) -> list[dict[str, str]]:
-        """Processes are listed by their projects."""
+        """Empty: processes are listed by their projects."""
         return []
 
     def list_abandoned(self, known: frozenset[str]) -> list[Unused]:
-        """Processes are known by their projects alone."""
+        """Empty: processes are found by their projects only."""
         return []
 
     def list_unused(self, keep: frozenset[str], tag: str) -> list[Unused]:
@@ -291,7 +290,7 @@ def _environment(service: Service) -> dict[str, str]:
     return {**machine_variables(service.environment), **service.variables}
 
 
-#: What describes this machine and this user's way to use it, rather than being meant for one program.
+#: Variables that describe this machine and user, rather than being meant for one program.
 _MACHINE = frozenset((
     "ALL_PROXY", "FTP_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY",
     "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE",
@@ -300,7 +299,7 @@ _MACHINE = frozenset((
     "PATH", "VIRTUAL_ENV", "GOMP_CPU_AFFINITY", "HF_HOME", "TORCH_HOME",
     "JAVA_HOME", "ODBCINI", "ODBCSYSINI", "ORACLE_HOME", "SPARK_HOME", "TNS_ADMIN",
 ))  # fmt: skip
-#: The same by how the names begin: locales, folders, loaders, graphics processors, threads of numerical libraries.
+#: The same by prefix: locales, folders, loaders, GPUs, threads of numerical libraries.
 _MACHINE_PREFIXES = (
     "LC_", "XDG_", "LD_", "DYLD_", "CUDA_", "CUDNN_", "CUBLAS_", "NVIDIA_", "NCCL_", "ROCM_", "ROCR_", "HIP_", "HSA_",
     "GPU_", "OMP_", "MKL_", "KMP_", "OPENBLAS_", "NUMEXPR_", "VECLIB_", "MALLOC_", "XLA_",
@@ -308,16 +307,16 @@ _MACHINE_PREFIXES = (
 
 
 def machine_variables(environment: str) -> dict[str, str]:
-    """What of the user's variables a service has unasked, in a virtual environment's folder."""
+    """The user's variables that every service gets, with a virtual environment's ``bin`` first in PATH."""
     kept = clean_variables(environment)
-    # Proxies have their names in small letters, too.
+    # Proxy variables may be written in small letters, too.
     return {
         name: value for name, value in kept.items() if name.upper() in _MACHINE or name.startswith(_MACHINE_PREFIXES)
     }
 
 
 def clean_variables(environment: str) -> dict[str, str]:
-    """The user's variables, less what is ours or Python's, in a virtual environment's folder."""
+    """The user's variables without this program's and Python's, with a virtual environment's ``bin`` first in PATH."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -330,7 +329,7 @@ def clean_variables(environment: str) -> dict[str, str]:
 
 
 def _members(groups: Collection[int]) -> list[int]:
-    """The living processes of some groups; one that is dead and not yet collected does not count."""
+    """The living processes of some groups, without zombies."""
     import psutil
 
     members = []
@@ -342,7 +341,7 @@ def _members(groups: Collection[int]) -> list[int]:
 
 
 def is_group_alive(group: int) -> bool:
-    """Whether a group still has a process; costs one call."""
+    """Whether a group still has a process; takes one system call."""
     try:
         os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):
@@ -351,9 +350,9 @@ def is_group_alive(group: int) -> bool:
 
 
 def end_groups(groups: Collection[int], grace: float = GRACE_SECONDS) -> None:
-    """End every process of some groups: asked first, killed after the grace."""
+    """End every process of some groups: SIGTERM first, SIGKILL after ``grace`` seconds."""
     _signal(groups, signal.SIGTERM)
-    # A process stopped by a signal does not hear the first one.
+    # A stopped process handles SIGTERM only once it continues.
     _signal(groups, signal.SIGCONT)
     deadline = time.monotonic() + grace
     while (left := _members(groups)) and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""Steps as processes on this machine: each rank in a session of its own."""
+"""Runs steps as processes on this machine: each rank in a session of its own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .step_variables import MARK, import_path, injected_variables, parallel_driv
 from .steps import StepProcess, StepSpec, StepView
 from .work_folder import code_mappings, include_roots, input_file_name, make_folders, make_work_folder, path_in_step
 
-#: Seconds that what a command has left in the background has to finish by itself.
+#: Seconds that a command's background processes get to finish by themselves.
 _LINGER_SECONDS = 0.25
 #: A path that a shell takes as one word without quotes.
 _PLAIN = re.compile(r"[\w./+=:@%,-]+", re.ASCII)
@@ -157,12 +157,12 @@ class _Processes:
         if None not in codes and self._lingers():
             return None
         self._code = failed or 0
-        # Also what the command has left in the background, as the end of a container would.
+        # End the command's background processes as well, as the end of a container would.
         self._end_all(deep=failed is not None and len(codes) > 1)
         return self._code
 
     def _lingers(self) -> bool:
-        """Whether processes that the command has left in the background may still finish by themselves."""
+        """Whether the command's background processes still have time to finish by themselves."""
         self._ended = self._ended or time.monotonic()
         if time.monotonic() >= self._ended + self._patience:
             return False
@@ -186,13 +186,13 @@ class _Processes:
 
 
 def _code_folders(spec: StepSpec) -> list[tuple[Path, str]]:
-    """Where the code and what lies beside it really are."""
+    """The folders of the code and of the additional includes, each with its real path."""
     code = [spec.code_root] if spec.code_root is not None else []
     return [(folder, os.path.realpath(folder)) for folder in (*code, *include_roots(spec))]
 
 
 def _tracking_folder(spec: StepSpec) -> str:
-    """Where a step sees its store of mlflow's, which mlflow 3 does not take below a folder called `artifacts`."""
+    """The path of a step's mlflow store: a link where its own has a folder `artifacts`, which mlflow 3 refuses."""
     place = Path(os.path.realpath(spec.folder), mlflow_store.FOLDER)
     if mlflow_store.ARTIFACTS not in place.parts:
         return str(place)
@@ -204,17 +204,22 @@ def _tracking_folder(spec: StepSpec) -> str:
 
 
 def _link_mappings(spec: StepSpec) -> list[PathMapping]:
-    """What links in the code lead to elsewhere: the debugger knows files by where they really are."""
+    """Path mappings for the targets of links that lead out of the code: the debugger uses real paths."""
     try:
         found = find_outward_links(_code_folders(spec)).places.values()
     except UserError:
-        # More than a container could be given; here they are found all the same, by the names that lead to them.
+        # More targets than a container may have; without mappings the debugger still finds files by their links.
         return []
     return [PathMapping(Path(local), local) for local in dict.fromkeys(found)]
 
 
 def _find_groups(mark: str, exact: bool = False) -> list[int]:
-    """The groups of the processes that carry a step's mark, or one that begins so, wherever they went."""
+    """The process groups of a step's mark, whatever sessions the processes are in.
+
+    Args:
+        mark: The mark, ``RUN_ID/STEP``.
+        exact: Whether it is the complete mark; otherwise marks that begin with it count.
+    """
     import psutil
 
     groups = set()
@@ -227,10 +232,10 @@ def _find_groups(mark: str, exact: bool = False) -> list[int]:
 
 
 def links_folder() -> Path:
-    """A folder of this user's whose path has no character that a shell minds.
+    """A folder of this user's whose path needs no quotes in a shell.
 
     Raises:
-        UserError: Somebody else has made a folder of that name.
+        UserError: Another user owns a folder of that name.
     """
     root = tempfile.gettempdir()
     user = os.getuid() if hasattr(os, "getuid") else 0
@@ -244,7 +249,7 @@ def links_folder() -> Path:
 
 
 def _shell_safe_path(path: Path, link: Path) -> str:
-    """The path itself where a shell takes it as one word, else a link to it."""
+    """The path itself where it needs no quotes in a shell, otherwise a link to it."""
     if _PLAIN.fullmatch(str(path)):
         return str(path)
     make_folder(link.parent)

@@ -1,4 +1,4 @@
-"""The environment variables by which the processes of a distributed step know each other."""
+"""The environment variables by which the processes of a distributed step find each other."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from .steps import StepSpec
 
 
 def rank_variables(spec: StepSpec, rank: int, master_port: int) -> dict[str, str]:
-    """What Azure ML's launchers set for one process; empty for a step of one process.
+    """The variables that Azure ML's launchers set for one process; none for a step without distribution.
 
     Args:
         spec: The step.
-        rank: Over all instances, from 0.
+        rank: The process's rank over all instances, from 0.
         master_port: A free port on which rank 0 may listen.
     """
     if not spec.distribution:

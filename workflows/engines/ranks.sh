@@ -1,12 +1,12 @@
 # Runs a step's command in a container, once for each rank, and ends as the first that fails.
 #   bash -c "$(cat ranks.sh)" ranks COMMAND COUNT [LOG VARIABLE=VALUE...]...
-# COUNT variables for each rank. Told to end (TERM), it asks every process of the container to,
-# and kills after half a second what is left. The init's job, collecting orphans, is not its own.
-# Names that no variable of the command's own has, which would be changed with them.
+# COUNT variables for each rank. On TERM it sends TERM to every process of the container,
+# and kills what is left after half a second. The container's init reaps orphans.
+# The names begin with _, so that they do not change a variable of the command.
 _command=$1 _count=$2
 shift 2
 
-# In one rank's own process: its output into its log, its variables, then its command in place of this shell.
+# In one rank's own process: redirect its output into its log, set its variables, then exec its command.
 become() {
     exec >>"$1" 2>&1 </dev/null || exit 126
     shift
@@ -20,7 +20,7 @@ become() {
 }
 
 if [ -z "${BASH_VERSION:-}" ]; then
-    # Without bash the command takes this shell's place: it then hears the signals itself.
+    # Without bash the command replaces this shell, and then gets the signals itself.
     _shell=sh
     if [ $# -gt $((_count + 1)) ]; then
         echo "The image has no bash, which a step of several ranks needs." >>"$1"
@@ -30,11 +30,11 @@ if [ -z "${BASH_VERSION:-}" ]; then
 fi
 _shell=$BASH
 
-# Whatever it has started itself, the command's processes are all that is in the container.
+# All other processes of the container are the command's, in whatever session.
 end_all() {
     trap '' TERM INT HUP
     kill -s TERM -- -1
-    # One that is stopped does not hear the first signal.
+    # A stopped process handles TERM only once it continues.
     kill -s CONT -- -1
     _tries=25
     while [ "$_tries" -gt 0 ] && kill -s 0 -- -1; do
@@ -44,18 +44,18 @@ end_all() {
     kill -s KILL -- -1
 } 2>/dev/null
 
-# Reading from a pipe that nobody writes into is a pause without a process for it.
+# Reading from a pipe that is never written to is a pause that needs no further process.
 eval 'exec 9<> <(:)'
 pause() {
     read -r -t "$1" -u 9
 }
 
-# Told to end, it ends as the first rank does.
+# On a signal it ends with the exit code of the first rank.
 trap 'end_all; wait "$_first"; exit' TERM INT HUP
 
 _ranks= _first=
 while [ $# -gt 0 ]; do
-    # A shell makes what it starts in the background deaf to Ctrl-C; the command is not to notice.
+    # A shell makes background processes ignore INT; the command has to run with the default.
     (
         trap - TERM INT QUIT HUP
         exec 9>&-
@@ -70,7 +70,7 @@ case $_ranks in
 *)
     wait "$!"
     _code=$?
-    # What it has left in the background may be about to finish.
+    # Its background processes may be about to finish.
     _tries=12
     while [ "$_tries" -gt 0 ] && kill -s 0 -- -1 2>/dev/null; do
         pause 0.02

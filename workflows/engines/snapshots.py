@@ -1,4 +1,4 @@
-"""What a program is told about leaving a snapshot where it fails, and about how its values are shown."""
+"""The environment variables for snapshots of failures and for summaries of values."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from ..models import Snapshots
 
 
 def snapshot_variables(snapshots: Snapshots | None, folder: str) -> dict[str, str]:
-    """What has a process leave a snapshot where it fails.
+    """The variables that make a process leave a snapshot where it fails.
 
     Args:
-        snapshots: What it is told; None for nothing.
-        folder: Where they go, as the process sees it.
+        snapshots: Settings of snapshots; None for no snapshots.
+        folder: The folder for them, as the process sees it.
     """
     if snapshots is None:
         return {}
@@ -22,9 +22,9 @@ def snapshot_variables(snapshots: Snapshots | None, folder: str) -> dict[str, st
 
 
 def summary_variables(summaries: bool) -> dict[str, str]:
-    """What keeps a process from having tensors and tables described to debuggers, where that is not wanted.
+    """The variables that switch off descriptions of tensors and tables for debuggers.
 
     Args:
-        summaries: Whether it is.
+        summaries: Whether they are on; then there are no variables.
     """
     return {} if summaries else {"AZUREML_DEBUGGEE_SUMMARIES": "off"}

@@ -1,6 +1,6 @@
-"""A folder for what a step installs, so that the environment, which every later run shares, stays as it is.
+"""A folder for the packages that a step installs, so that the environment, which later runs share, stays unchanged.
 
-See :mod:`workflows.debuggee.step_packages`, which is what happens in the step.
+:mod:`workflows.debuggee.step_packages` is the part that runs in the step.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from . import step_wrappers
 from .base import Unused
 from .step_variables import MARK
 
-#: What an environment is told by to load the module; the first line that Python runs in every program of a step.
+#: The line of a .pth file that loads the module: Python runs it at the start of every program of a step.
 _HOOK = f"import os; '{VARIABLE}' in os.environ and __import__('{NAME}').begin()\n"
 _HOOK_FILE = "azureml_debug_packages.pth"
-#: In a step's folder: what VIRTUAL_ENV names, and the programs that stand before others.
+#: In a step's folder: the folder that VIRTUAL_ENV names, and the one with the wrappers of programs.
 _SEEN, _PROGRAMS = "seen", "programs"
 
 
 def prepare(environment: Path, run_id: str, step: str) -> dict[str, str]:
-    """Make the folder of a step, with nothing in it yet.
+    """Create the folder of a step, without packages yet.
 
     Args:
         environment: The virtual environment that the step runs in.
@@ -39,10 +39,10 @@ def prepare(environment: Path, run_id: str, step: str) -> dict[str, str]:
         step: The step's name.
 
     Returns:
-        The variables by which its programs find it; none where the environment has no site-packages.
+        The variables by which the step's programs find it; none where the environment has no site-packages.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: It cannot be created.
     """
     site = next(iter(sorted(environment.glob("lib/python*/site-packages"))), None)
     if site is None:
@@ -53,14 +53,14 @@ def prepare(environment: Path, run_id: str, step: str) -> dict[str, str]:
     own = folder / site.relative_to(environment)
     make_folder(own)
     make_folder((folder / INTERPRETER).parent)
-    # Where Python has its own folder for compiled packages.
+    # For Pythons that install compiled packages into lib64.
     (folder / "lib64").symlink_to("lib")
     home, target = _base_python(environment)
     (folder / INTERPRETER).symlink_to(target)
     settings = f"home = {home}\ninclude-system-site-packages = false\n"
     (folder / "pyvenv.cfg").write_text(settings, "utf-8")
-    # The same once more for what looks for the Python of VIRTUAL_ENV, such as poetry: in the folder itself, whose
-    # programs come first on the path, that would be the Python of the whole step.
+    # A second environment for programs such as poetry, which look for the Python of VIRTUAL_ENV. If the first folder
+    # had that Python in its `bin`, which comes first on the path, it would be the Python of the whole step.
     seen = folder / _SEEN
     make_folder(seen / "bin")
     for program in (environment / "bin").iterdir():
@@ -81,7 +81,7 @@ def prepare(environment: Path, run_id: str, step: str) -> dict[str, str]:
 
 
 def remove(run_id: str, step: str | None = None) -> None:
-    """Take away what a step, or every step of a run, has installed."""
+    """Remove the packages that a step, or every step of a run, has installed."""
     folder = _folder(run_id)
     shutil.rmtree(folder / step if step else folder, ignore_errors=True)
     with contextlib.suppress(OSError):
@@ -89,9 +89,9 @@ def remove(run_id: str, step: str | None = None) -> None:
 
 
 def list_leftovers() -> list[Unused]:
-    """What steps have left whose runs have ended without taking it away: they were killed.
+    """Folders of steps whose runs were killed before they removed them.
 
-    The bytes are those that nothing else has: most files of such a folder are an environment's, linked.
+    Their size counts only files that are nowhere else: most files of such a folder are links to an environment's.
     """
     folders = [folder for folder in (cache_folder() / "steps").glob("*") if folder.is_dir()]
     living = _find_living_runs({folder.name for folder in folders}) if folders else set()
@@ -103,7 +103,7 @@ def list_leftovers() -> list[Unused]:
 
 
 def _find_living_runs(runs: set[str]) -> set[str]:
-    """Those of some runs of which a process still lives: a step's by its mark, the runner by its folder."""
+    """Those of some runs that still have a process: a step's is found by its mark, the runner by its folder."""
     import psutil
 
     found = set()
@@ -116,7 +116,7 @@ def _find_living_runs(runs: set[str]) -> set[str]:
 
 
 def program_path(variables: dict[str, str]) -> str:
-    """What comes first on a step's path: the programs that stand before others, and those that the step installs."""
+    """The beginning of a step's PATH: the wrappers, and the programs that the step installs."""
     return os.pathsep.join(os.path.join(variables[VARIABLE], name) for name in (_PROGRAMS, "bin"))
 
 
@@ -126,25 +126,25 @@ def _folder(run_id: str) -> Path:
 
 
 def _install_hook(environment: Path, site: Path) -> None:
-    """See that an environment loads the module."""
+    """Install the module and its .pth file into an environment, unless they are there."""
     source = Path(DEBUGGEE, "step_packages.py").read_bytes()
     module, hook = site / f"{NAME}.py", site / _HOOK_FILE
     with contextlib.suppress(OSError):
         if module.read_bytes() == source and hook.read_text("utf-8") == _HOOK:
             return
     write_bytes(module, source)
-    # Once: the step's programs leave no byte code, and would each compile it anew.
+    # Compiled once here: the step's programs write no byte code, so each would compile it again.
     compiling = [str(environment / "bin" / "python"), "-I", "-m", "py_compile", str(module)]
     subprocess.run(compiling, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     write_bytes(hook, _HOOK.encode())
 
 
 def _base_python(environment: Path) -> tuple[str, str]:
-    """The folder of the Python that an environment was made with, and that program."""
+    """The folder of the Python that an environment was created with, and that Python's path."""
     with contextlib.suppress(OSError):
         for line in (environment / "pyvenv.cfg").read_text("utf-8").splitlines():
             name, _, value = line.partition("=")
             if name.strip() == "home":
                 return value.strip(), os.path.realpath(environment / "bin" / "python")
-    # conda's has its own.
+    # An environment of conda's has a Python of its own.
     return str(environment / "bin"), str(environment / "bin" / "python")

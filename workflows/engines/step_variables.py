@@ -13,20 +13,20 @@ MARK = "AZUREML_DEBUGGEE_RUN"
 
 
 def step_variables(spec: StepSpec, own: Mapping[str, str], paths: Mapping[str, str]) -> dict[str, str]:
-    """The user's variables and those that every step has.
+    """The step's own variables and those that every step has.
 
     Args:
         spec: The step.
         own: The step's own ``environment_variables``.
-        paths: Where its inputs and outputs lie, by ``inputs.NAME`` and ``outputs.NAME``.
+        paths: The paths of its inputs and outputs, by ``inputs.NAME`` and ``outputs.NAME``.
     """
     return {
-        # Lines are in the log at once, and nothing is left beside the user's scripts.
+        # Lines appear in the log at once, and no byte code is left beside the user's scripts.
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         # As Azure ML names them: AZURE_ML_INPUT_data, AZURE_ML_OUTPUT_model.
         **{f"AZURE_ML_{kind[:-1].upper()}_{name}": path for (kind, name), path in _split(paths)},
-        # As azureml-core names what a script's arguments refer to by `$AZUREML_DATAREFERENCE_data`.
+        # As azureml-core names them for references such as `$AZUREML_DATAREFERENCE_data` in arguments.
         **{f"AZUREML_DATAREFERENCE_{name}": path for (kind, name), path in _split(paths) if kind == "inputs"},
         **own,
         MARK: f"{spec.run_id}/{spec.step}",
@@ -34,7 +34,7 @@ def step_variables(spec: StepSpec, own: Mapping[str, str], paths: Mapping[str, s
 
 
 def parallel_driver(spec: StepSpec, debuggee: str) -> dict[str, str]:
-    """Where the driver of parallel steps is, for a step that is one.
+    """The variable that names the driver of parallel steps; none for any other step.
 
     Args:
         spec: The step.
@@ -48,15 +48,15 @@ def _split(paths: Mapping[str, str]) -> list[tuple[tuple[str, str], str]]:
 
 
 def import_path(spec: StepSpec, own: Mapping[str, str], work: str, separator: str = ":") -> dict[str, str]:
-    """What makes a step's scripts import the additional includes.
+    """The PYTHONPATH by which a step's scripts import the additional includes.
 
-    Python looks beside the file that a script's link leads to, where they are not.
+    Python itself looks beside the file that a script's link leads to, and the includes are not there.
 
     Args:
         spec: The step.
-        own: The step's own variables, whose PYTHONPATH stays behind.
+        own: The step's own variables, whose PYTHONPATH comes after it.
         work: The working folder as the step sees it.
-        separator: What stands between two folders of a path there.
+        separator: The separator of folders in PYTHONPATH there.
     """
     if not spec.includes:
         return {}
@@ -75,18 +75,18 @@ def injected_variables(
     listen_host: str,
     separator: str = ":",
 ) -> dict[str, str]:
-    """What makes a step's script one that a debugger can attach to, and keeps its metrics, as far as wanted.
+    """The variables that inject the debuggee: for debugging, metrics and snapshots, as far as the step wants them.
 
     Args:
         spec: The step.
-        own: The step's own variables, whose PYTHONPATH stays behind ours.
+        own: The step's own variables, whose PYTHONPATH comes after the debuggee's folder.
         debuggee: The debuggee's folder as the step sees it.
         code: Folders of the step's code as the step sees them.
         events: File to announce events in, as the step sees it.
         logs: The folder of its logs, as the step sees it.
         uploads: The folder of ``outputs`` and ``logs``, as the step sees it.
         listen_host: Address to listen on.
-        separator: What stands between two folders of a path there.
+        separator: The separator of folders in PYTHONPATH there.
     """
     if not spec.injected:
         return {}
@@ -94,7 +94,7 @@ def injected_variables(
     injected = {"PYTHONPATH": separator.join(path)}
     if spec.snapshots is not None:
         injected |= snapshot_variables(spec.snapshots, logs)
-        # What Python compiles of the debuggee lies beside it.
+        # The debuggee's byte code is cached beside this file.
         injected["AZUREML_DEBUGGEE_EVENTS"] = events
     if spec.metrics:
         injected["AZUREML_DEBUGGEE_METRICS"] = events.replace("events.jsonl", "metrics.jsonl")
@@ -103,15 +103,15 @@ def injected_variables(
     if debug is not None or spec.published_options:
         injected["AZUREML_DEBUGGEE_CODE"] = separator.join(code)
     if debug is None or not debug.ports:
-        # The published options are taken from the script's arguments, and nobody is let in.
+        # The published options are removed from the script's arguments, and no debugger can attach.
         return {**injected, "AZUREML_DEBUGGEE_RANKS": "none"} if spec.published_options else injected
     base = min(debug.ports.items())
     return {
         **injected,
-        # Scripts are reached by links; breakpoints belong to the files behind them.
+        # Scripts are reached through symbolic links; breakpoints are set in the files that these lead to.
         "PYDEVD_RESOLVE_SYMLINKS": "1",
         "AZUREML_DEBUGGEE_HOST": listen_host,
-        # The address at which a debugger really reaches the step.
+        # The address at which a debugger reaches the step.
         "AZUREML_DEBUGGEE_ADDRESS": "127.0.0.1",
         "AZUREML_DEBUGGEE_PORT": str(base[1] - base[0]),
         **rank_settings(spec.ranks, debug.ports, debug.launched),
@@ -126,10 +126,10 @@ def injected_variables(
 
 
 def rank_settings(ranks: int, ports: Collection[int], launched: str) -> dict[str, str]:
-    """What tells the debuggee which ranks are debugged, and which of them have ports of their own.
+    """The variables that say which ranks are debugged, and which of them have ports of their own.
 
     Args:
-        ranks: Processes that the step is started as.
+        ranks: The number of processes that the engine starts.
         ports: The ranks that have ports.
         launched: See :class:`~workflows.engines.steps.StepDebug`.
     """

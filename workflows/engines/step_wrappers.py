@@ -1,7 +1,7 @@
-"""Programs in front of those by which a step would change what all runs share: conda, sudo, and some options of uv.
+"""Wrappers of programs by which a step would change the environment that all runs share: conda, sudo, and uv.
 
-pip and uv put what they install into the step's own folder (:mod:`workflows.engines.step_packages`). conda has no way
-to do that; sudo forgets the variables that lead there; and uv's ``--system`` and ``--python`` lead away from it.
+pip and uv install into the step's own folder (:mod:`workflows.engines.step_packages`). conda cannot do that, sudo drops
+the variables that name the folder, and uv's ``--system`` and ``--python`` override them.
 """
 
 from __future__ import annotations
@@ -103,15 +103,15 @@ esac
 
 
 def make_wrappers(folder: Path, path: str) -> None:
-    """Put the programs into a folder, which is to come first on a step's path.
+    """Write the wrappers into a folder that comes first on a step's PATH.
 
     Args:
         folder: The folder.
-        path: The path that the step has otherwise: what is not on it gets no program in front, so that a script which
-            looks for one finds none.
+        path: The rest of the step's PATH. A program that is not on it gets no wrapper, so that a script that looks
+            for it finds none.
 
     Raises:
-        OSError: They cannot be put there.
+        OSError: They cannot be written.
     """
     make_folder(folder)
     script = folder / ".program"

@@ -1,4 +1,4 @@
-"""What an engine can do with the steps of a run. Two implementations, one contract test."""
+"""The protocol of engines that run steps: two implementations, which share one contract test."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ class StepDebug:
 
     Attributes:
         ports: Port on 127.0.0.1 by rank; rank 0 for a step of one process. Consecutive: base + rank.
-        wait: Hold before the script's first line.
-        timeout: Seconds that it holds.
-        on_error: Run at full speed and let a debugger in only when it raises.
-        any_program: Also a program that is not a script in the step's code, such as ``python -m pytest``.
-        children: Let the debugger into child processes as well.
-        launched: The ranks to be debugged, ``all`` or a number, of those that the command of a step of one process
-            may make itself, such as by torchrun. Those beyond :attr:`ports` are let in at rank 0's.
-        summaries: Have tensors and tables described to debuggers.
+        wait: Whether it waits for a debugger before the script's first line.
+        timeout: Seconds that it waits.
+        on_error: Whether it runs at full speed and accepts a debugger only when it raises.
+        any_program: Whether programs that are not scripts in the step's code are debugged, such as
+            ``python -m pytest``.
+        children: Whether child processes are debugged as well.
+        launched: Which ranks are debugged, ``all`` or a number, where a command of one process starts ranks itself,
+            such as with torchrun. Ranks beyond :attr:`ports` are debugged through rank 0's port.
+        summaries: Whether tensors and tables are described to debuggers.
     """
 
     ports: Mapping[int, int]
@@ -38,7 +39,7 @@ class StepDebug:
 
 @dataclass(frozen=True)
 class Tracking:
-    """What mlflow is told of a step.
+    """What mlflow records for a step.
 
     Attributes:
         experiment: The experiment's or the pipeline's name.
@@ -51,7 +52,7 @@ class Tracking:
 
 @dataclass(frozen=True)
 class StepSpec:
-    """What an engine needs to know to run one step.
+    """One step as an engine runs it.
 
     Attributes:
         run_id: The run's id: the mark by which everything of the run is found and ended.
@@ -59,7 +60,7 @@ class StepSpec:
         project: The project's folder (where tasks.py is).
         folder: The step's own folder in the run: ``azureml-logs``, ``outputs``, ``logs``, ``work``,
             ``announce`` are in it.
-        image: What it runs in.
+        image: The image or environment that it runs in.
         code: Absolute path of its source folder or file.
         inputs: Absolute local path of each input that is data.
         outputs: Absolute local path of each output, and whether it is one file.
@@ -70,10 +71,10 @@ class StepSpec:
         debug: How it is debugged; None where it is not.
         metrics: Whether what it logs by azureml-core is kept, in ``announce/metrics.jsonl``.
         published_options: Whether its command has the published options, which a script need not know.
-        includes: Absolute paths of files and folders that lie beside the code in the working folder.
+        includes: Absolute paths of files and folders that appear beside the code in the working folder.
         parallel: Whether its command starts the driver of parallel steps.
-        tracking: What mlflow is told, for what it logs to be kept in ``mlflow``; None for nothing.
-        snapshots: What it leaves where it fails; None for nothing.
+        tracking: What mlflow records, so that its logs are kept in ``mlflow``; None for nothing.
+        snapshots: Settings of snapshots where it fails; None for none.
     """
 
     run_id: str
@@ -105,33 +106,33 @@ class StepSpec:
 
     @property
     def injected(self) -> bool:
-        """Whether the debuggee travels into its processes."""
+        """Whether the debuggee is injected into its processes."""
         return self.is_followed or self.snapshots is not None
 
     @property
     def is_followed(self) -> bool:
-        """Whether it is to be debugged, or what it logs is kept."""
+        """Whether it is debugged, has the published options, or its metrics are kept."""
         return self.metrics or self.published_options or bool(self.debug and self.debug.ports)
 
     def log(self, rank: int | None = None) -> Path:
-        """The driver log: one for each rank where there are several, as Azure lays them out."""
+        """The driver log: one for each rank where there are several, named as in Azure ML."""
         name = "70_driver_log.txt" if rank is None or self.ranks == 1 else f"70_driver_log_{rank}.txt"
         return self.folder / "azureml-logs" / name
 
     @property
     def events(self) -> Path:
-        """The file in which the debuggee announces what happens, for all ranks."""
+        """The file to which the debuggee writes events, for all ranks."""
         return self.folder / "announce" / "events.jsonl"
 
 
 @dataclass(frozen=True)
 class StepView:
-    """Where a step's things lie as the step itself sees them; no path has a space in it.
+    """The paths of a step as the step itself sees them; none needs quotes in a shell.
 
     Attributes:
-        work: The working directory: the source folder's entries, with ``outputs`` and ``logs`` of the run's.
-        paths: By ``inputs.NAME`` and ``outputs.NAME``.
-        mappings: For the debugger.
+        work: The working directory: the source folder's entries, with the run's ``outputs`` and ``logs``.
+        paths: Inputs and outputs, by ``inputs.NAME`` and ``outputs.NAME``.
+        mappings: Path mappings for the debugger.
     """
 
     work: str
@@ -143,13 +144,13 @@ class StepProcess(Protocol):
     """A step that has been started."""
 
     def poll(self) -> int | None:
-        """Its exit code once all its ranks have ended; minus the signal's number where one ended it.
+        """The step's exit code once all its ranks have ended; minus the signal's number where a signal ended it.
 
-        With several ranks: that of the first that failed, on which the others are ended.
+        With several ranks it is that of the first rank that fails; the others are then ended.
         """
 
     def end(self) -> None:
-        """End every process of it; asked first, killed after a grace of half a second."""
+        """End every process of the step: SIGTERM first, SIGKILL after half a second."""
 
 
 class StepEngine(Protocol):
@@ -158,13 +159,13 @@ class StepEngine(Protocol):
     name: str
 
     def mappings(self, spec: StepSpec) -> tuple[PathMapping, ...]:
-        """Where the step's code will lie for the debugger; known before anything is made."""
+        """Path mappings for the debugger; known before anything is created."""
 
     def prepare_view(self, spec: StepSpec) -> StepView:
-        """Where the step's things will lie; makes the links that this takes."""
+        """Create the step's folders and links; the paths as the step will see them."""
 
     def default_variables(self, image: ImageRef) -> Mapping[str, str]:
-        """The variables that a step in an environment has unasked."""
+        """The variables that every step in an environment has."""
 
     def start_step(self, spec: StepSpec, command: str, variables: Mapping[str, str]) -> StepProcess:
         """Start a step's command in bash; its output goes to ``spec.log(rank)``.

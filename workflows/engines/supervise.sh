@@ -1,6 +1,6 @@
 #!/bin/sh
-# Stands in for runsvdir where it is not installed: runs the services of a folder, each
-# with its `finish`. A service that ends is not started again.
+# Replaces runsvdir where it is not installed: runs the services of a folder, each with
+# its `finish`. A service that ends is not started again.
 for service in "$1"/*/; do
     (
         cd "$service" || exit

@@ -1,9 +1,9 @@
-"""A step's working directory: its source folder as it is, but with `outputs` and `logs` of the run's own.
+"""A step's working directory: links to the entries of its source folder, with the run's own `outputs` and `logs`.
 
-Links, not a copy: a source folder may hold gigabytes, and an edit between two steps counts. Azure ML
-uploads what a script writes to `./outputs` and `./logs`; here both belong to the run's folder, so that
-nothing appears beside the script and two runs do not mix. While the script runs they are real folders of
-its working directory, to which the run's folder has links: it may remove them and make them anew.
+There is no copy: a source folder may hold gigabytes, and an edit between two steps counts. Azure ML uploads what a
+script writes to `./outputs` and `./logs`. Here both belong to the run's folder, so that nothing appears beside the
+script and two runs do not mix. While the script runs, they are real folders of its working directory, to which the
+run's folder has links: so a script may remove and create them again.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ..private import FOLDER, make_folder
 from ..project import STATE_FOLDER
 from .steps import StepSpec
 
-#: What a script writes to that belongs to the run.
+#: Folders that a script writes to and that belong to the run.
 RUN_FOLDERS = ("outputs", "logs")
 
 
 def make_folders(spec: StepSpec) -> None:
-    """Make the folders of a step's run."""
+    """Create the folders of a step's run."""
     for name in ("azureml-logs", "announce", "work"):
         make_folder(spec.folder / name)
     for name in RUN_FOLDERS:
@@ -36,9 +36,9 @@ def make_folders(spec: StepSpec) -> None:
 
 
 def include_roots(spec: StepSpec) -> list[Path]:
-    """The folders that the additional includes lie in, outside of the code; none of them in another.
+    """The folders of the additional includes outside of the code, without those inside another one.
 
-    That of a file is its folder: the file itself may be replaced by an editor at any time.
+    For a file it is its parent folder: an editor may replace the file itself at any time.
     """
     code = spec.code_root
     folders = [path if path.is_dir() else path.parent for path in spec.includes]
@@ -47,18 +47,18 @@ def include_roots(spec: StepSpec) -> list[Path]:
 
 
 def path_in_step(path: Path, places: Sequence[tuple[Path, str]]) -> str:
-    """Where a step sees a path.
+    """The path at which a step sees a file or folder.
 
     Args:
-        path: A path in one of the places.
-        places: Folders, and where the step sees each; the first one that it is in counts.
+        path: A path in one of the folders.
+        places: Folders, and the path at which the step sees each; the first one that has the path counts.
     """
     local, seen = next(place for place in places if path.is_relative_to(place[0]))
     return "/".join([seen, *path.relative_to(local).parts])
 
 
 def code_mappings(spec: StepSpec, places: Sequence[tuple[Path, str]], work: str) -> tuple[PathMapping, ...]:
-    """Path mappings for the debugger, which resolves links: so the real places come first.
+    """Path mappings for the debugger. It resolves links, so the real folders come first.
 
     Args:
         spec: The step.
@@ -88,24 +88,24 @@ def make_work_folder(spec: StepSpec, places: Sequence[tuple[Path, str]]) -> None
 
 
 def move_run_folders(folder: Path) -> None:
-    """Put what a step that has ended has written to stay in its run's folder, whatever it made of its own.
+    """Move ``outputs`` and ``logs`` of a step that has ended into its run's folder, and leave links to them.
 
     Args:
         folder: The step's own folder in the run.
     """
     for name in RUN_FOLDERS:
         place, kept = folder / "work" / name, folder / name
-        # A link of the script's own: what it leads to is not the run's to move.
+        # The script put a link there: its target does not belong to the run.
         if not kept.is_symlink() or place.is_symlink():
             continue
-        # Where it cannot be moved, it is reached by the link as before.
+        # If it cannot be moved, the run's folder keeps its link to it.
         with contextlib.suppress(OSError):
             _move(place, kept)
             _link(f"../{name}", place)
 
 
 def _move(place: Path, link: Path) -> None:
-    """Put what lies in a place where a link to it is; a file, or nothing, becomes a folder."""
+    """Replace a link by the folder that it leads to; a file there is moved into a new folder."""
     target = os.readlink(link)
     link.unlink()
     try:
@@ -126,5 +126,5 @@ def _link(target: str, link: Path) -> None:
 
 
 def input_file_name(path: Path) -> str:
-    """The last part of an input's path as the command sees it: one word for a shell; a file keeps its suffix."""
+    """The last part of an input's path as the command sees it: without characters that need quotes in a shell."""
     return re.sub(r"[^\w.+=@%,-]", "_", path.name)
