@@ -1,4 +1,4 @@
-"""What every environment needs besides what its definition lists, beside what the definition says of it."""
+"""The requirements that are added to every environment, such as debugpy, unless its definition has them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .requirements import Requirement, normalise, parse_requirement
 
 #: The first version of debugpy that the debuggee works with, and the first that it does not.
 _OLDEST, _END = (1, 8, 0), (2, 0, 0)
-#: Asked for where the definition has its own word on debugpy, which may be older than what is added otherwise.
+#: Added where the definition restricts debugpy, maybe to an older version than the one that is added otherwise.
 _ANY_FITTING = "debugpy>=1.8,<2"
 # Packages that bring another one along: azureml-defaults depends on the inference server.
 _PROVIDERS = {"azureml-inference-server-http": frozenset({"azureml-defaults"})}
@@ -25,16 +25,16 @@ def find_missing(
     packages: Sequence[CondaPackage],
     constraints: Sequence[Requirement],
 ) -> list[Requirement]:
-    """The requirements to add: those whose name nobody asks for, or only under a condition.
+    """The requirements to add: those that the definition does not have, or only under a condition.
 
     Args:
-        required: What is needed, such as ``debugpy>=1.8.22,<2``.
-        present: What the definition asks pip for.
-        packages: What it asks conda for.
-        constraints: What it allows pip to take.
+        required: The needed requirements, such as ``debugpy>=1.8.22,<2``.
+        present: The definition's requirements for pip.
+        packages: Its packages for conda.
+        constraints: Its constraints for pip.
 
     Raises:
-        UserError: The definition keeps debugpy to versions that cannot be used.
+        UserError: The definition restricts debugpy to versions that cannot be used.
     """
     if any(parse_requirement(text).name == "debugpy" for text in required):
         check_debugpy(present, packages, constraints)
@@ -48,7 +48,7 @@ def find_missing(
         if wanted.name == "debugpy" and any(item.name == "debugpy" for item in (*present, *constraints)):
             found[wanted.name] = parse_requirement(_ANY_FITTING)
         elif wanted.name in sometimes:
-            # Their version counts where the condition holds.
+            # Without a version: the definition's own counts where its condition holds.
             found[wanted.name] = parse_requirement(wanted.name)
         else:
             found[text] = wanted
@@ -58,12 +58,12 @@ def find_missing(
 def check_debugpy(
     present: Sequence[Requirement], packages: Sequence[CondaPackage], constraints: Sequence[Requirement]
 ) -> None:
-    """See that a definition keeps debugpy to no version that a debugger cannot be let in by.
+    """Check that a definition does not restrict debugpy to versions that cannot be used.
 
     Args:
-        present: What the definition asks pip for.
-        packages: What it asks conda for.
-        constraints: What it allows pip to take.
+        present: The definition's requirements for pip.
+        packages: Its packages for conda.
+        constraints: Its constraints for pip.
 
     Raises:
         UserError: It does.
@@ -84,15 +84,15 @@ def check_debugpy(
 
 
 def _versions(text: str) -> str:
-    """The version rule of a requirement; empty where it has none, as an address."""
+    """The version specifier of a requirement; empty where it has none, such as with an address."""
     match = _VERSIONS.match(text)
     return match["versions"].strip("() ").replace(" ", "") if match else ""
 
 
 def _fits(rule: str) -> bool:
-    """Whether a version rule allows any version that can be used."""
+    """Whether a version specifier allows any version that can be used."""
     named = [tuple(map(int, text.split("."))) for text in _NUMBERS.findall(rule)]
-    # What stands just behind a named version, too: `>1.8.22,<1.8.24` leaves one between the two.
+    # Try the next version after each named one, too: `>1.8.22,<1.8.24` allows only the one between.
     near = [(*version[:-1], version[-1] + 1) for version in named]
     versions = [
         _OLDEST,

@@ -1,4 +1,4 @@
-"""The host's own apt sources, reduced to the distribution's archive.
+"""The host's apt sources, reduced to the distribution's own archive.
 
 Formats: sources.list(5), one-line (``deb [options] uri suite component…``) and deb822 stanzas.
 """
@@ -15,12 +15,12 @@ _ONE_LINE = re.compile(r"^deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?
 
 @dataclass(frozen=True)
 class Distribution:
-    """A distribution whose archive is recognised.
+    """A supported distribution.
 
     Attributes:
-        components: The archive's; other people's repositories name theirs otherwise.
-        keyring: How the archive's own keyring files begin.
-        needed: Components that runit and python3-venv are in.
+        components: The components of its archive; other repositories have other names.
+        keyring: The prefix of the archive's keyring files.
+        needed: The components that have runit and python3-venv.
     """
 
     components: frozenset[str]
@@ -51,15 +51,15 @@ def os_release(root: Path = Path("/")) -> dict[str, str]:
 
 
 def archive_sources(distribution: str, codename: str, root: Path = Path("/")) -> list[str]:
-    """deb822 stanzas for the distribution's archive, as the host has it configured.
+    """The host's entries for the distribution's archive, as deb822 stanzas.
 
     Args:
         distribution: A key of :data:`DISTRIBUTIONS`.
         codename: Such as ``bookworm``.
-        root: Where ``etc/apt`` is.
+        root: The folder that has ``etc/apt``.
 
     Returns:
-        One stanza for each entry; empty where the host has no entry for the release itself.
+        One stanza for each entry; none where the host has no entry for the release itself.
     """
     known = DISTRIBUTIONS[distribution]
     suites = {codename, *(f"{codename}-{part}" for part in ("updates", "security"))}
@@ -104,7 +104,7 @@ def _stanzas(text: str) -> Iterator[dict[str, str]]:
             if fields:
                 yield fields
             fields, key = {}, ""
-        elif line[0].isspace() and key:  # a value goes on, as keys written out do
+        elif line[0].isspace() and key:  # a continued value, such as a key that is embedded
             fields[key] += f"\n{line}"
         else:
             name, _, value = line.partition(":")

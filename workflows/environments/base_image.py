@@ -24,14 +24,14 @@ _GRACE = 20.0
 
 
 def root_file_system(name: str, report: Callable[[str], None]) -> Generator[bytes, None, None]:
-    """The root file system of a base image with Python and runit, from the packages of the host's own apt sources.
+    """The root file system of a base image with Python and runit, made from packages of the host's apt sources.
 
     Args:
         name: The image's name, for the progress.
         report: Called with each line of progress.
 
     Returns:
-        A tar archive, as it is made; the next part of it may raise UserError, too.
+        A tar archive in parts, while it is made; getting the next part may raise UserError, too.
 
     Raises:
         UserError: It cannot be made.
@@ -46,7 +46,7 @@ def _make_root_file_system(
         listing = folder / "base.sources"
         listing.write_text("\n".join(sources), "utf-8")
         command = [program, "--variant=apt", f"--include={','.join(PACKAGES)}", "--format=tar"]
-        # Documentation and what apt keeps for itself are a third of the size.
+        # Documentation and man pages are a third of the size.
         command += ["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"]
         command += [codename, "-", str(listing)]
         report(f"making {name} from the {codename} packages of this machine's apt sources")
@@ -54,7 +54,7 @@ def _make_root_file_system(
 
 
 def _preconditions() -> tuple[str, str, list[str]]:
-    """The path of mmdebstrap, the release's name and its sources."""
+    """The path of mmdebstrap, the release's codename, and its apt sources."""
     from .apt_sources import DISTRIBUTIONS, archive_sources, os_release
 
     release = os_release()
@@ -82,7 +82,7 @@ def _preconditions() -> tuple[str, str, list[str]]:
 
 
 def _archive(command: list[str], report: Callable[[str], None]) -> Iterator[bytes]:
-    """The root file system as it is made; an error before its end, so that the engine takes nothing."""
+    """The root file system while it is made. A failure raises before the end, so that the engine imports nothing."""
     from .processes import running_command
 
     lines = deque[str](maxlen=200)
@@ -100,7 +100,7 @@ def _archive(command: list[str], report: Callable[[str], None]) -> Iterator[byte
 
 def _read_lines(stream: Any, lines: deque[str], report: Callable[[str], None]) -> None:
     for raw in stream:
-        # Progress bars end in carriage returns; only the last state of one is of interest.
+        # Progress bars end in carriage returns; keep only their last state.
         line = raw.decode("utf-8", "replace").rstrip().rpartition("\r")[2].strip()
         if line:
             lines.append(line)

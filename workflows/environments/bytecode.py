@@ -1,8 +1,8 @@
-"""Byte code compiled once for all environments that share a package's files.
+"""Compiles packages to byte code once for all environments that share their files.
 
-uv links the files of a package from its cache into each environment. They are compiled there by all cores, and what has
-been compiled is linked back beside the cached source, so that the next environment gets both: Python takes byte code
-for valid by the source's time and size, which a link keeps, and it is told the source's place when it is loaded.
+uv links the files of a package from its cache into each environment. All cores compile them there, and the byte code is
+linked back beside the cached source, so that the next environment gets both. Python validates byte code by the source's
+time and size, which a link keeps, and takes the source's path from where the module is loaded.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 from .processes import Finished, running_command, wait_for_end
 
 _COMPILER = Path(__file__).with_name("compiler.py")
-#: Packages that are left out: people run pip by hand, and it takes a third of the time that all the others take.
+#: Packages that are not compiled: pip is only run by hand, and takes a third of the time that all others take.
 _LEFT_OUT = frozenset({"pip"})
-#: Bytes of source that take as long to be compiled as a file takes to be opened.
+#: The cost of opening a file, as the bytes of source that take as long to compile.
 _PER_FILE = 2000
-#: Bytes of source for which a further process is worth its start.
+#: Bytes of source for which it pays to start another process.
 _PER_PROCESS = 400_000
 
 
@@ -29,16 +29,16 @@ _PER_PROCESS = 400_000
 def compile_in_background(
     environment: Path, python: Path, scratch: Path, variables: Mapping[str, str]
 ) -> Iterator[list[Finished]]:
-    """Compile what an environment has of packages, while something else is done.
+    """Compile the packages of an environment while the block runs.
 
     Args:
-        environment: A virtual environment, or conda's.
+        environment: A virtual environment, or one of conda's.
         python: Its interpreter.
-        scratch: A folder for files of the moment.
-        variables: The environment variables of the processes that compile.
+        scratch: A folder for temporary files.
+        variables: The environment variables of the compiling processes.
 
     Yields:
-        How these have ended, once they have; where one has failed, some of it is not compiled.
+        A list that has the results of these processes after the block; if one failed, some files are not compiled.
     """
     ended = list[Finished]()
     with contextlib.ExitStack() as stack:
@@ -55,11 +55,11 @@ def compile_in_background(
 
 
 class SharedBytecode:
-    """The byte code of an environment's packages, and where it goes in the cache that they came from.
+    """Links the byte code of an environment's packages into the cache that their sources came from.
 
     Args:
-        environment: A virtual environment, or conda's.
-        cache: uv's cache; where the environment's files are copies, none of it goes there.
+        environment: A virtual environment, or one of conda's.
+        cache: uv's cache. Packages whose files are copies, not links, are left out.
     """
 
     def __init__(self, environment: Path, cache: Path) -> None:
@@ -69,7 +69,7 @@ class SharedBytecode:
         ]
 
     def link(self) -> None:
-        """Link what has been compiled."""
+        """Link the byte code that has been compiled."""
         for compiled, modules, target in self._package_folders:
             _link_bytecode(compiled, modules, target)
 
@@ -91,7 +91,7 @@ def _sources(site: Path) -> Iterator[tuple[int, str]]:
 
 
 def _distribute(sources: list[tuple[int, str]]) -> list[list[str]]:
-    """Sources for a process each, such that all take as long: the largest first, each to who has the least."""
+    """Divide sources among processes: the largest first, each to the process with the least work so far."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     work = sum(size + _PER_FILE for size, _path in sources)
     parts: list[tuple[int, int, list[str]]] = [
@@ -105,7 +105,7 @@ def _distribute(sources: list[tuple[int, str]]) -> list[list[str]]:
 
 
 def _archives(cache: Path) -> dict[tuple[int, int], Path]:
-    """The packages of a cache, each by the file in it that every environment links."""
+    """The packages in a cache, each by the identity of its METADATA file, which environments link."""
     found = dict[tuple[int, int], Path]()
     for metadata in cache.glob("archive-v*/*/*.dist-info/METADATA"):
         with contextlib.suppress(OSError):
@@ -119,13 +119,13 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _package_folders(site: Path, archives: Mapping[tuple[int, int], Path]) -> Iterator[tuple[Path, set[str], Path]]:
-    """Folders of packages in a site, the modules in them, and the folders in the cache that they came from."""
+    """The byte code folders of linked packages, their modules, and the byte code folders in the cache."""
     for metadata in site.glob("*.dist-info/METADATA"):
         archive = archives.get(_identity(metadata))
         if archive is None:
             continue
         modules = defaultdict[str, set[str]](set)
-        # A name with a comma stands in quotes, and is nobody's module.
+        # A name with a comma is quoted in RECORD, and cannot be a module's.
         for line in metadata.with_name("RECORD").read_text("utf-8", "replace").splitlines():
             name = line.partition(",")[0]
             if name.endswith(".py") and not name.startswith(("..", "/")):
@@ -143,6 +143,6 @@ def _link_bytecode(compiled: Path, modules: set[str], target: Path) -> None:
         if names:
             target.mkdir(exist_ok=True)
         for name in names:
-            # Somebody else may have been quicker, or be clearing the cache.
+            # Another process may have linked it already, or be clearing the cache.
             with contextlib.suppress(OSError):
                 os.link(compiled / name, target / name)

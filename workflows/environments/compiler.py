@@ -1,8 +1,8 @@
-"""Compiles files to byte code: ``python -I -S compiler.py LIST``, run by the Python that is to import them.
+"""Compiles files to byte code: ``python -I -S compiler.py LIST``, run by the Python that will import them.
 
-LIST is a file with paths, each ended by a NUL. Python's own ``compileall`` takes half as long again: it looks up, for
-each file, what is the same for all of them. What is written is what Python writes (PEP 552: by the source's time and
-size). The standard library only, and nothing that Python 3.8 does not have.
+LIST is a file with paths, each ended by a NUL. Python's own ``compileall`` takes half as long again, since it looks up
+the same things for each file. The byte code is the same as Python's own (PEP 552: validated by the source's time and
+size). This file uses only the standard library, and runs on Python 3.8.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MASK = 0xFFFFFFFF
 
 
 def compile_file(path: str) -> None:
-    """Compile a file whose byte code is not there; one that is not this Python's, such as a template, is left alone.
+    """Compile a file without valid byte code; one that this Python cannot compile, such as a template, is skipped.
 
     Args:
         path: The source.
@@ -42,16 +42,16 @@ def compile_file(path: str) -> None:
     try:
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder)
-        # Never into a file that is there: it may be a link that other environments have, too.
+        # Never overwrite an existing file: it may be a link that other environments share.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(target)
         with open(target, "xb") as file:
             file.write(head + dumps(code))
     except (FileNotFoundError, FileExistsError):
-        # Another version of the package is being put in its place.
+        # Another process is replacing the package by another version.
         return
     except BaseException:
-        # The half of one would keep the module from being imported.
+        # A truncated file would make the import of the module fail.
         with contextlib.suppress(OSError):
             os.unlink(target)
         raise
@@ -66,8 +66,8 @@ def _starts_with(path: str, head: bytes) -> bool:
 
 
 def main(list_file: str) -> None:
-    """Compile the files that another one names."""
-    # Of the sources: whoever imports them is told what he wants to know.
+    """Compile the files that are listed in a file."""
+    # Syntax warnings are for whoever imports the modules.
     warnings.simplefilter("ignore")
     with open(list_file, "rb") as file:
         for path in file.read().split(b"\0"):

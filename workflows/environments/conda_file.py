@@ -1,4 +1,4 @@
-"""conda.yml, read with the line of every entry."""
+"""Reads conda.yml, with the line of every entry."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def read_conda(file: Path, lines: PipLines) -> tuple[str, list[str], list[CondaP
 
     Args:
         file: Its path.
-        lines: Where its pip part goes.
+        lines: Gets the lines of its pip part.
 
     Returns:
-        Its name (empty where it has none), its channels, its packages, python and pip among them, and its variables.
+        Its name (empty where it has none), its channels, its packages including python and pip, and its variables.
 
     Raises:
-        UserError: It is not YAML, or not of conda's shape; with the line.
+        UserError: It is not YAML, or does not have conda's form; with the line.
     """
     import yaml
 
@@ -110,7 +110,7 @@ def _scalar(node: Node, file: Path, problem: str) -> str:
         raise _shape(node, file, problem)
     text = str(node.value).strip()
     if len(text.splitlines()) > 1:
-        # Other lines would be options of their own to pip, and not be looked at here.
+        # pip would read further lines as options or requirements of their own, unchecked.
         raise _shape(node, file, f"{problem} on one line")
     if "\0" in text:
         raise _shape(node, file, f"{problem} without a NUL")

@@ -1,7 +1,7 @@
-"""conda's package specifications, and what pip makes of them.
+"""conda's package specifications, and their translation to requirements for pip.
 
-Source: conda's documentation, "Package match specifications": ``=1.26`` is a prefix, ``==1.26.4`` is
-exact, ``name version build`` may stand with spaces, a channel in front ends in ``::``.
+Source: conda's documentation, "Package match specifications": ``=1.26`` is a prefix, ``==1.26.4`` is exact,
+``name version build`` may be separated by spaces, and a channel before the name ends in ``::``.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _CONDA_ONLY = re.compile(
 
 @dataclass(frozen=True)
 class CondaPackage:
-    """A package that conda.yml asks conda for.
+    """A package in conda.yml that conda installs.
 
     Attributes:
         text: As written.
         name: Its name in lower case, without channel.
         constraint: conda's version specification, empty where there is none.
-        file: The file that it stands in.
+        file: The file that names it.
         line: Its line, counted from 1.
     """
 
@@ -52,7 +52,7 @@ class CondaPackage:
 
 
 def parse_package(text: str, file: Path, line: int) -> CondaPackage | None:
-    """Read a specification such as ``conda-forge::numpy=1.26=py311_0``; None if it is none."""
+    """Parse a specification such as ``conda-forge::numpy=1.26=py311_0``; None if it is not valid."""
     match = _SPEC.match(text.strip())
     if match is None:
         return None
@@ -92,7 +92,7 @@ def _clause(version: tuple[int, ...], clause: str) -> bool:
     operator = match["op"] or "="
     if operator == "~=":
         return ours >= theirs and version[: len(wanted) - 1] == wanted[:-1]
-    # "==3.11" for Python is meant as 3.11.x by everybody who writes it.
+    # "==3.11" for Python is always meant as 3.11.x.
     return {
         "=": begins,
         "==": begins,
@@ -108,8 +108,7 @@ def translate_package(package: CondaPackage) -> tuple[str | None, str]:
     """The requirement that pip installs in place of a conda package.
 
     Returns:
-        The requirement, or None where pip has no such thing; and a note for the user, empty if
-        there is nothing to say beyond that pip installs it.
+        The requirement, or None where pip has no such package; and a note for the user, which may be empty.
     """
     if package.name in ("python", "pip"):
         return None, ""

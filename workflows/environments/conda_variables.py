@@ -13,15 +13,15 @@ _REFERENCE = re.compile(r"\$\{(\w+)\}", re.ASCII)
 
 
 def expand_variables(variables: Mapping[str, str], *known: Mapping[str, str], file: Path) -> dict[str, str]:
-    """The variables with what they refer to put in.
+    """The variables, with references replaced by their values.
 
     Args:
-        variables: As they stand in the file; one may refer to those before it, and to itself as it was.
-        known: Where other names are looked for, in this order.
+        variables: As in the file; one may refer to those before it, and to its own earlier value.
+        known: Further variables, in order of precedence.
         file: The file, for messages.
 
     Raises:
-        UserError: One refers to what is set nowhere.
+        UserError: One refers to a variable that is not set.
     """
     found: dict[str, str] = {}
     for name, text in variables.items():

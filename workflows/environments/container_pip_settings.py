@@ -1,7 +1,7 @@
-"""What the user's settings say to pip, put so that it holds in a container too.
+"""The user's settings of pip, translated so that they work in a container.
 
-A wheelhouse is made with these settings on the host. Where the image's Python is another one, pip runs in a container,
-which has neither the user's files nor variables.
+On the host pip runs with these settings. Where the image's Python is a different one, pip runs in a container, which
+has neither the user's files nor the user's variables.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from ..reading import read_bytes
 from .pip_settings import PipSettings, read_settings
 
-#: Settings that decide which packages are got, and from where.
+#: Settings that decide which packages are installed, and from where.
 _CARRIED = (
     "index-url",
     "extra-index-url",
@@ -38,17 +38,17 @@ _CARRIED = (
     "use-feature",
     "use-deprecated",
 )
-#: Those whose values are files of this machine.
+#: Those whose values are files on this machine.
 _FILES = ("cert", "client-cert")
 _LISTED_FILES = ("constraint", "build-constraint")
 #: Variables that name files with certificates.
 _CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "FTP_PROXY", "ALL_PROXY")
-#: Where files with secrets are put: in memory, and so in no layer.
+#: The folder for files with secrets: in memory, and so in no layer of an image.
 _MEMORY = "/dev/shm/azureml-debug"  # noqa: S108
-#: Where other files are put.
+#: The folder for other files.
 PLACE = "/tmp/azureml-debug-settings"  # noqa: S108
-#: Letters of one variable; Linux takes 128 KiB of each (execve(2), MAX_ARG_STRLEN).
+#: Bytes in one variable; Linux allows 128 KiB for each (execve(2), MAX_ARG_STRLEN).
 _CHUNK = 100_000
 _USED = re.compile(r"\$\{([A-Z0-9_]+)\}")
 _ADDRESS = re.compile(r"\w+://[^\s'\"]+")
@@ -56,14 +56,14 @@ _ADDRESS = re.compile(r"\w+://[^\s'\"]+")
 
 @dataclass
 class ContainerSettings:
-    """Settings for a container.
+    """The user's settings of pip for a container.
 
     Attributes:
-        variables: Environment variables for whatever installs there.
-        secrets: Content of files that are to be in memory alone, by their path there.
-        files: Files and folders of this machine that are to be there, by their path there.
-        named: The settings of the user that are in it, for a message.
-        addresses: Where it leads to.
+        variables: Environment variables for the installation.
+        secrets: Contents of files that are written to memory only, by their path in the container.
+        files: Files and folders of this machine, by their path in the container.
+        named: The names of the settings, for a message.
+        addresses: The addresses in the settings.
     """
 
     variables: dict[str, str] = field(default_factory=dict)
@@ -74,11 +74,11 @@ class ContainerSettings:
 
     @property
     def leads_here(self) -> bool:
-        """Whether an address is one of this machine's own, which another network does not lead to."""
+        """Whether an address is on this machine's loopback interface, which other networks do not reach."""
         return any(map(_is_loopback, self.addresses))
 
     def command(self, command: str) -> tuple[str, dict[str, str]]:
-        """A command of a shell that first puts the files into memory, and its variables."""
+        """A shell command that first writes the secret files to memory, and its environment variables."""
         variables, lines = dict(self.variables), list[str]()
         for number, (path, content) in enumerate(self.secrets.items()):
             names = []
@@ -92,7 +92,7 @@ class ContainerSettings:
 
 
 def proxy_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables of proxies that are set, in both spellings, as the docker command hands them on."""
+    """The proxy variables that are set, in both spellings, as the docker command passes them on."""
     found = dict[str, str]()
     for name in PROXIES:
         value = environ.get(name.lower()) or environ.get(name)
@@ -102,11 +102,11 @@ def proxy_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def settings_for_container(environ: Mapping[str, str], lines: Iterable[str]) -> ContainerSettings:
-    """The settings for a container.
+    """Translate the user's settings of pip for a container.
 
     Args:
-        environ: Environment variables.
-        lines: Those of the requirements, whose ``${NAME}`` pip replaces.
+        environ: The user's environment variables.
+        lines: The lines of the requirements, in which pip replaces ``${NAME}``.
 
     Raises:
         UserError: A setting cannot be read.
@@ -155,7 +155,7 @@ def _add_formats(found: ContainerSettings, settings: PipSettings) -> None:
 
 
 def _login_files(environ: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
-    """The files with logins that pip and conda look into, and the variables that name them."""
+    """The files with logins that pip and conda read, with the variables that name them."""
     home = Path(environ.get("HOME") or Path.home())
     for name, usual in (("NETRC", ".netrc"), ("CONDARC", ".condarc")):
         path = Path(environ.get(name) or home / usual)
@@ -196,7 +196,7 @@ def _is_loopback(address: str) -> bool:
 
 
 def list_files(path: Path) -> Iterator[tuple[str, Path]]:
-    """The files of what a setting names, by their names below it: itself, or the packages in a folder."""
+    """The files of a setting's path with their relative names: the file itself, or the packages in a folder."""
     if path.is_file():
         yield "", path
     elif path.is_dir():

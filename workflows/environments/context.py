@@ -1,8 +1,7 @@
-"""The build context of an image: the definition's folder, and `.azureml-debug` with what we add.
+"""The build context of an image: the definition's folder, and the files that this program adds in `.azureml-debug`.
 
-`.azureml-debug` holds install.sh, conda.yml without its pip part, plain requirement files, local
-packages and, where the host could make it, the environment itself or a wheelhouse. A Dockerfile of the
-user's own need not use any of it.
+`.azureml-debug` has install.sh, conda.yml without its pip part, plain requirement files, local packages and, where the
+host could make it, the environment itself or wheels. A Dockerfile of the user's own need not use any of it.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from .requirements import Requirement
 
 OURS = PurePosixPath(".azureml-debug")
-#: The folder of a whole environment, and that of wheels, in what is made for an image.
+#: Subfolders of what :func:`.wheelhouse.make_packages` makes: a complete environment, or wheels.
 ENVIRONMENT, WHEELS = "environment", "wheels"
 _HOSTS_OWN = re.compile(
     r"bin/(?:python[\d.]*|(?:de)?activate[^/]*|pydoc\.bat)|pyvenv\.cfg|\.lock|\.gitignore|CACHEDIR\.TAG"
@@ -38,9 +37,9 @@ def pip_files(
     """The requirement files to install, by name, without includes and comments.
 
     Args:
-        definition: Where they come from.
-        translated: Whether conda's packages are among them.
-        places: Where local packages lie for that pip; by default where they lie now.
+        definition: The environment.
+        translated: Whether conda's packages are among them, as requirements for pip.
+        places: The paths of local packages as pip will see them; by default their paths on this machine.
 
     Returns:
         ``requirements.txt``, and ``constraints.txt`` and ``requirements-added.txt`` where needed.
@@ -52,12 +51,12 @@ def pip_files(
         if item.local is not None and places is not None:
             place = places.get(item.local)
         elif item.local is not None and item.local.is_relative_to(definition.folder.resolve()):
-            # pip runs in that folder, and cannot read a file with a path that is not UTF-8.
+            # pip runs in that folder, and cannot read requirements with an absolute path that is not UTF-8.
             place = f"./{item.local.relative_to(definition.folder.resolve()).as_posix()}"
         if item.local is not None and item.editable and re.search(r"\s", place or str(item.local)):
-            # pip takes the line apart at blanks.
+            # pip splits the line at spaces.
             place = item.local.as_uri()
-        # In an image the source folder of any other editable package is gone after the build.
+        # In an image the source folder of any other editable package does not exist after the build.
         return item.render(place, editable=not in_image or item.local in definition.live)
 
     files = dict[str, str]()
@@ -67,7 +66,7 @@ def pip_files(
         lines.append("-c constraints.txt")
     wanted = list(definition.pip)
     if any("--hash" in item.text for item in wanted):
-        # With hashes on some lines pip wants them on all: what we add comes in a second run.
+        # If some lines have hashes, pip wants them on all: the added requirements go into a second file.
         wanted = [item for item in wanted if item not in definition.added]
         files["requirements-added.txt"] = "".join(f"{item.text}\n" for item in definition.added)
     if translated:
@@ -80,15 +79,15 @@ def conda_text(definition: EnvironmentDefinition, *, python: str | None) -> str:
     """conda.yml without its pip part, which pip installs afterwards with its own settings.
 
     Args:
-        definition: Where it comes from.
-        python: Constraint where the definition has none, such as ``=3.11``.
+        definition: The environment.
+        python: Python's constraint where the definition has none, such as ``=3.11``.
     """
     packages = [
         f"python{definition.python or python or ''}",
         "pip",
         *(item.text for item in definition.conda),
     ]
-    # JSON is YAML, and quotes what has to be quoted.
+    # JSON is valid YAML, with all necessary quotes.
     lists = {"channels": list(definition.channels) or ["conda-forge"], "dependencies": packages}
     return json.dumps(lists, indent=2) + "\n"
 
@@ -101,8 +100,8 @@ def build_context(
 
     Args:
         definition: The environment to build.
-        packages: What :func:`.wheelhouse.make_packages` has made for the image, if it could.
-        dockerfile: What takes the place of the definition's own Dockerfile.
+        packages: The folder from :func:`.wheelhouse.make_packages`; None where the image installs its packages.
+        dockerfile: A text that replaces the definition's own Dockerfile.
 
     Raises:
         OSError: A file cannot be read, or the disk is full.
@@ -110,14 +109,14 @@ def build_context(
     with tempfile.TemporaryFile(prefix="azureml-debug-context-") as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
             for name, path in definition.files:
-                # The engine would apply it to our files too, and `*` with exceptions is common in it.
+                # The engine would apply .dockerignore to the added files as well, and `*` with exceptions is common.
                 if str(name) == "Dockerfile" and dockerfile is not None:
                     _add_text(tar, name, dockerfile)
                 elif str(name) != ".dockerignore":
                     _add_file(tar, name, path)
             _add_file(tar, OURS / "install.sh", Path(__file__).with_name("install.sh"))
             _add_text(tar, OURS / "conda.yml", conda_text(definition, python=None))
-            # Without a requirement there is no wheel, and install.sh would look for a folder that is not there.
+            # Without requirements there are no wheels, and no folder for install.sh.
             wheels = sorted((packages / WHEELS).glob("*.whl")) if packages is not None else []
             if packages is not None and (packages / ENVIRONMENT).is_dir():
                 _add_environment(tar, packages / ENVIRONMENT)
@@ -131,9 +130,9 @@ def build_context(
 
 
 def _add_environment(tar: tarfile.TarFile, folder: Path) -> None:
-    """The packages and programs of an environment, without what belongs to the host's interpreter.
+    """Add the packages and programs of an environment, without the files of the host's interpreter.
 
-    As one file: an engine takes much longer for thousands of small ones.
+    They are added as one tar file: an engine takes much longer for thousands of small files.
     """
     with tempfile.TemporaryFile(prefix="azureml-debug-environment-") as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as inner:
@@ -146,7 +145,7 @@ def _add_environment(tar: tarfile.TarFile, folder: Path) -> None:
                         continue
                     found = path.stat()
                     info = _info(PurePosixPath(place), found.st_size, 0o755 if found.st_mode & 0o100 else 0o644)
-                    # Byte code is valid by the source's time.
+                    # Byte code is validated by the source's time.
                     info.mtime = int(found.st_mtime)
                     with path.open("rb") as source:
                         inner.addfile(info, source)
@@ -161,11 +160,11 @@ def _add_requirements(tar: tarfile.TarFile, definition: EnvironmentDefinition) -
         if item.local is None or item.local in places:
             continue
         below = PurePosixPath("local") / str(len(places))
-        # A wheel's name is part of its meaning; a folder's is not.
+        # pip parses the name of a wheel, but not that of a folder.
         is_folder = item.local.is_dir()
         places[item.local] = f"./{below}" if is_folder else f"./{below / item.local.name}"
         if item.local in definition.live:
-            # Where a container has the folder itself mounted; the copy is there for the build.
+            # A container has the folder itself mounted at this path; the copy is for the build.
             places[item.local] = item.local.as_uri()
             live += f"{below}\t{item.local}\n"
         for inner, path in local_files(item.local):
@@ -194,7 +193,7 @@ def _add_text(tar: tarfile.TarFile, name: PurePosixPath, text: str) -> None:
 
 
 def _info(name: PurePosixPath, size: int, mode: int) -> tarfile.TarInfo:
-    # Owner and time of the host would only make equal contexts differ.
+    # Without owner and time, so that equal contexts are equal.
     info = tarfile.TarInfo(str(name))
     info.size, info.mode = size, mode
     return info

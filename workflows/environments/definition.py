@@ -1,4 +1,4 @@
-"""Environment definitions: a folder with conda.yml, requirement files, a Dockerfile, runit services."""
+"""Reads environment definitions: a folder with conda.yml, requirement files, a Dockerfile, runit services."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .requirements import (
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-# Raised whenever the way environments are built changes, so that older ones are not taken for new.
+# Increased whenever the way environments are built changes, so that older ones are not reused.
 BUILD_VERSION = "2"
 
 CONDA_FILES = ("conda.yml", "conda.yaml", "environment.yml", "environment.yaml")
@@ -70,12 +70,12 @@ class EnvironmentDefinition:
         constraints: Lines of the files named by ``-c``.
         options: pip's options, such as ``--extra-index-url``.
         dockerfile: The folder's own, else the default one.
-        files: Everything that goes into an image's build context: name there, path here.
-        variables: conda's environment variables, as they stand in the file.
+        files: Everything that goes into an image's build context: the name there, the path here.
+        variables: conda's environment variables, as in the file.
         content: Hex digest of all of the above.
         live: Folders of editable packages that stay where they are, see :mod:`.local_packages`.
-        copied: The digest where those are copied, too.
-        limits: The constraints, read.
+        copied: The digest ``content`` of the definition if those are copied, too.
+        limits: The constraints, parsed.
     """
 
     name: str
@@ -97,14 +97,14 @@ class EnvironmentDefinition:
     limits: tuple[Requirement, ...] = ()
 
     def as_copies(self) -> EnvironmentDefinition:
-        """The same with every local package copied."""
+        """The same definition with every local package copied."""
         return replace(self, live=(), content=self.copied)
 
     def digest(self, *parts: str) -> str:
-        """Hex SHA-256 of the definition together with what else decides the result.
+        """Hex SHA-256 of the definition together with everything else that an environment depends on.
 
         Args:
-            parts: Such as the base image's id, or the Python version and the platform.
+            parts: For example the base image's id, or the Python version and the platform.
         """
         total = hashlib.sha256()
         for part in (BUILD_VERSION, self.content, *parts):
@@ -112,7 +112,7 @@ class EnvironmentDefinition:
         return total.hexdigest()
 
     def requirements_digest(self, *parts: str) -> str:
-        """Hex SHA-256 of only the packages, for those that outlive a changed Dockerfile."""
+        """Hex SHA-256 of only the packages, which stay the same when the Dockerfile changes."""
         total = hashlib.sha256()
         lines = [item.render() for item in self.pip]
         conda = [item.text for item in self.conda]
@@ -122,7 +122,7 @@ class EnvironmentDefinition:
         return total.hexdigest()
 
     def translate_conda(self) -> tuple[tuple[Requirement, ...], tuple[str, ...]]:
-        """The packages of conda as requirements for pip, and notes on what that changes."""
+        """The packages of conda as requirements for pip, and notes on the differences."""
         found, notes = list[Requirement](), list[str]()
         for package in self.conda:
             text, note = translate_package(package)
@@ -142,12 +142,12 @@ def load_definition(
     """Read an environment definition.
 
     Args:
-        folder: Holds conda.yml (or environment.yml, or one conda file of another name), or only requirements.txt; or
-            such a file itself, which then is all of the definition, as ``conda_file`` is.
-        conda_file: This file and what it includes are all of the definition: the other things in
-            the folder, which may be a whole project, do not count, and the default Dockerfile is used.
-        required: Requirements added where none of that name is there, such as ``debugpy>=1.8``.
-        default_dockerfile: Used where the folder has no Dockerfile; runit services beside it likewise.
+        folder: A folder with conda.yml (or environment.yml, or one conda file of another name), or with only
+            requirements.txt; or such a file itself, which then is all of the definition, as with ``conda_file``.
+        conda_file: This file and the files it includes are all of the definition. Other files in its folder, which
+            may be a whole project, do not count, and the default Dockerfile is used.
+        required: Requirements that are added where the definition has none of that name, such as ``debugpy>=1.8``.
+        default_dockerfile: The Dockerfile for a folder without one, with runit services beside it.
 
     Raises:
         UserError: The folder or the definition is missing, or something in it cannot be read.
@@ -237,7 +237,7 @@ def load_definition(
 
 
 def _conda_file_of(folder: Path) -> Path | None:
-    """A folder's conda file: one of the usual names, or else the only one, where there are no requirements."""
+    """A folder's conda file: one of the usual names, or else the only one where there is no requirements.txt."""
     usual = next((folder / name for name in CONDA_FILES if (folder / name).is_file()), None)
     if usual is not None or (folder / "requirements.txt").is_file():
         return usual
@@ -252,12 +252,12 @@ def _conda_file_of(folder: Path) -> Path | None:
             f"There are several conda files in {folder}: {', '.join(path.name for path in found)}.",
             "Name the one that is meant, rather than its folder.",
         )
-    # One that cannot be read is told of where it is read.
+    # A single file that cannot be parsed is returned, too: reading it reports the error.
     return found[0] if found else named[0] if len(named) == 1 and kind_of_file(named[0]) is None else None
 
 
 def local_files(path: Path) -> Iterator[tuple[PurePosixPath, Path]]:
-    """The files of a local requirement, a wheel or a source folder, by their names below it."""
+    """The files of a local requirement, a wheel or a source folder, with their relative names."""
     if path.is_dir():
         yield from _walk(path)
     else:
@@ -265,9 +265,9 @@ def local_files(path: Path) -> Iterator[tuple[PurePosixPath, Path]]:
 
 
 def is_executable(path: Path) -> bool:
-    """Whether a file is to be executable in an image: by its mode, or a script by its first line.
+    """Whether a file has to be executable in an image: by its mode, or by a first line that begins with ``#!``.
 
-    Windows has no such mode; there the first line decides.
+    Windows has no such mode, so there the first line decides.
     """
     if path.stat().st_mode & 0o100:
         return True
@@ -276,11 +276,11 @@ def is_executable(path: Path) -> bool:
 
 
 def _walk(folder: Path) -> Iterator[tuple[PurePosixPath, Path]]:
-    """Regular files below a folder, by relative name; caches, sockets and fifos are left out."""
+    """The regular files below a folder with their relative names, without caches, sockets and fifos."""
     seen = set[str]()
     for parent, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
-        if real in seen:  # a link that leads back
+        if real in seen:  # a circular link
             folders.clear()
             continue
         seen.add(real)
@@ -295,7 +295,7 @@ def _walk(folder: Path) -> Iterator[tuple[PurePosixPath, Path]]:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a link into a folder that nobody else may look into
+    except OSError:  # a link into a folder without permission
         return False
 
 
@@ -306,7 +306,7 @@ def _feed(total: _Hash, part: bytes) -> None:
 
 
 def _feed_file(total: _Hash, path: Path) -> None:
-    """The same for a file's content, which may be a model of many gigabytes."""
+    """Add a file's content, which may be many gigabytes, to a digest."""
     with path.open("rb") as file:
         left = os.fstat(file.fileno()).st_size
         total.update(b"%d:" % left)
@@ -320,7 +320,7 @@ def _feed_files(total: _Hash, files: Iterable[tuple[PurePosixPath, Path]]) -> No
         _feed(total, os.fsencode(str(name)))
         try:
             kind = b"x" if is_executable(path) else b"-"
-            # Its line ends are mended in the image; one that was built before that has been is another.
+            # Windows line ends are converted in the image, which older versions of this program did not do.
             _feed(total, kind + b"lf" if has_windows_ends(path) else kind)
             _feed_file(total, path)
         except OSError as error:
@@ -336,7 +336,7 @@ def _feed_locals(total: _Hash, requirements: Sequence[Requirement], live: Sequen
         _feed(total, item.render().encode("utf-8", "surrogateescape"))
         files = list(local_files(item.local))
         if item.local in live:
-            # A new module may change what is installed, and an edit of one does not.
+            # A new module may change what is installed; an edit of a module does not.
             for name, _ in sorted(files):
                 _feed(total, os.fsencode(str(name)))
             files = [(name, path) for name, path in files if local_packages.affects_installation(name)]

@@ -1,7 +1,7 @@
-"""Dockerfiles, read as the engine reads them.
+"""Parses Dockerfiles as the engine does.
 
 The rules are those of the Dockerfile reference: parser directives, continuation lines, comments between them,
-here-documents, flags in front of an instruction's arguments, ``ARG`` in front of the first ``FROM``, build stages.
+here-documents, flags before an instruction's arguments, ``ARG`` before the first ``FROM``, build stages.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _TAKES_HEREDOC = frozenset({"RUN", "COPY", "ADD"})
 _FLAG = re.compile(r"--[a-z][a-z-]*(?:=(?:\"[^\"]*\"|'[^']*'|\S)*)?(?=\s|$)")
 _WORD = re.compile(r"(?:[^\s\"'\\]|\\.|\"(?:[^\"\\]|\\.)*\"|'[^']*')+", re.DOTALL)
 _VARIABLE = re.compile(r"\$(?:\{(?P<braced>\w+)(?P<rest>:?[-+][^}]*)?\}|(?P<plain>\w+))")
-#: What BuildKit sets of itself (Dockerfile reference, "Automatic platform ARGs in the global scope").
+#: ARGs that BuildKit sets itself (Dockerfile reference, "Automatic platform ARGs in the global scope").
 _PLATFORM_ARGS = re.compile(r"\$\{?((?:BUILD|TARGET)(?:PLATFORM|OS|ARCH|VARIANT))\b")
 _PLATFORM_NAMES = re.compile(r"(?:BUILD|TARGET)(?:PLATFORM|OS|ARCH|VARIANT)")
 #: The flags that the classic builder knows.
@@ -34,12 +34,12 @@ class Instruction:
     """One instruction.
 
     Attributes:
-        keyword: In capitals.
-        flags: What stands in front of its arguments, such as ``--platform=linux/amd64``.
+        keyword: Its keyword, in capitals.
+        flags: The flags before its arguments, such as ``--platform=linux/amd64``.
         rest: Its arguments, on one line.
         heredocs: The names of its here-documents.
         line: Its first line, counted from 1.
-        last: Its last line, that of a here-document's end included.
+        last: Its last line, including its here-documents.
     """
 
     keyword: str
@@ -57,10 +57,10 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Dockerfile:
-    """What a Dockerfile says.
+    """A parsed Dockerfile.
 
     Attributes:
-        instructions: In their order.
+        instructions: The instructions, in order.
         syntax: The frontend that ``# syntax=`` names; empty for none.
     """
 
@@ -80,10 +80,10 @@ class Dockerfile:
         """The images that it begins with or copies from, without its own stages.
 
         Args:
-            arguments: Those that the build is given.
+            arguments: The ARGs of the build.
 
         Returns:
-            Their names; one in which a variable is left that is set nowhere is left out.
+            Their names, without those that use a variable that is not set.
         """
         values, stages, found = dict[str, str](), list[str](), list[str]()
         in_front = True
@@ -107,7 +107,7 @@ class Dockerfile:
         return [name for name in dict.fromkeys(found) if name and name != "scratch"]
 
     def needs_buildkit(self) -> tuple[Instruction, str] | None:
-        """The first instruction that the classic builder does not know, and what of it; None where it knows all."""
+        """The first instruction that the classic builder does not support, and the part it lacks; None without any."""
         for outer in self.instructions:
             one = _triggered(outer)
             if one.heredocs:
@@ -125,7 +125,7 @@ class Dockerfile:
 
 
 def parse(text: str) -> Dockerfile:
-    """Read a Dockerfile; what the engine would refuse is read as far as it goes."""
+    """Parse a Dockerfile; one that the engine would refuse is parsed as far as possible."""
     lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
     directives = _directives(lines)
     escape = "`" if directives.get("escape") == "`" else "\\"
@@ -136,7 +136,7 @@ def _directives(lines: list[str]) -> dict[str, str]:
     found = dict[str, str]()
     for line in lines:
         match = _DIRECTIVE.match(line.strip())
-        # The first other line ends them, be it a comment or empty.
+        # The first other line ends them, even if it is a comment or empty.
         if match is None or match[1].lower() in found:
             break
         found[match[1].lower()] = match[2]
@@ -184,7 +184,7 @@ def _flags(text: str) -> tuple[tuple[str, ...], str]:
 
 
 def _heredocs(text: str) -> Iterator[tuple[bool, str]]:
-    """The here-documents of an instruction: whether tabs are taken off, and the name that ends each."""
+    """The here-documents of an instruction: whether leading tabs are removed, and the word that ends each."""
     if text.startswith("["):
         return
     for word in _WORD.findall(text):
@@ -195,7 +195,7 @@ def _heredocs(text: str) -> Iterator[tuple[bool, str]]:
 
 
 def _triggered(one: Instruction) -> Instruction:
-    """What an ONBUILD has in it; any other instruction as it is."""
+    """The instruction inside an ONBUILD; any other instruction as it is."""
     if one.keyword != "ONBUILD":
         return one
     keyword, _, rest = one.rest.partition(" ")
@@ -215,7 +215,7 @@ def _copied_from(one: Instruction) -> Iterator[str]:
 
 
 def _expanded(text: str, values: Mapping[str, str]) -> str | None:
-    """A word with its variables in place; None where one of them is set nowhere."""
+    """A word with its variables replaced; None where one of them is not set."""
     missing = False
 
     def replace(match: re.Match[str]) -> str:
@@ -242,7 +242,7 @@ def _unquoted(text: str) -> str:
 
 
 def shell_command(one: Instruction) -> str:
-    """The command of a RUN, be it written for a shell or as a list."""
+    """The command of a RUN, in its shell form or its exec form (a JSON list)."""
     try:
         words = json.loads(one.rest) if one.rest.startswith("[") else None
     except ValueError:

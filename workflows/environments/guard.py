@@ -1,10 +1,9 @@
-"""Runs a command that ends when the program that asked for it does, however that ends.
+"""Runs a command that ends when its parent program does, even if that is killed.
 
-Run by path, with the standard library only: ``python guard.py GRACE COMMAND [ARGUMENT]…``. Its standard
-input is a pipe that the parent holds open and never writes to. Once the pipe closes (the parent let
-go or was killed, with SIGKILL too) the command's process group gets SIGTERM, and SIGKILL after GRACE
-seconds. Without it, a pip left behind would go on writing into an environment that the next
-program is already building anew.
+It is run by path, with the standard library only: ``python guard.py GRACE COMMAND [ARGUMENT]…``. Its standard input is
+a pipe that the parent holds open and never writes to. When the pipe closes (because the parent closed it or was killed)
+the command's process group gets SIGTERM, and SIGKILL after GRACE seconds. Otherwise a pip that is left behind would go
+on writing into an environment that the next program is already building again.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def _end(child: subprocess.Popen[bytes], grace: float) -> None:
 def main() -> int:
     """Run the command given on the command line and return its exit code."""
     grace, command = float(sys.argv[1]), sys.argv[2:]
-    # A handler, since "ignored" would be handed down to the command: the group's SIGTERM is for it alone.
+    # A handler rather than SIG_IGN, which the command would inherit: the group's SIGTERM is meant for the command.
     signal.signal(signal.SIGTERM, lambda *_: None)
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     threading.Thread(target=_end, args=(child, grace), daemon=True).start()

@@ -1,4 +1,4 @@
-"""An environment made and filled: by uv, and by pip where only pip can."""
+"""Creates environments and installs their packages: with uv, and with pip where only pip can."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .processes import Finished, run
 if TYPE_CHECKING:
     from .definition import EnvironmentDefinition
 
-#: Settings of pip's or Python's that would send packages elsewhere than into the environment.
+#: Settings of pip or Python that would install packages elsewhere than into the environment.
 _UNSET = (
     "PYTHONHOME",
     "PYTHONPATH",
@@ -33,7 +33,7 @@ _UNSET = (
     "__PYVENV_LAUNCHER__",
 )
 _SHOWN_NAMES = 6
-# Where ensurepip, or the distribution in its place, has the wheels of pip that an environment begins with.
+# Prints the wheels of pip that ensurepip, or the distribution instead of it, has for new environments.
 _SEEDS = (
     "import importlib.util, glob, os, sys, sysconfig\n"
     "found = importlib.util.find_spec('ensurepip')\n"
@@ -47,16 +47,16 @@ _SEEDS = (
 
 @dataclass(frozen=True)
 class Work:
-    """What one environment is made of, and where.
+    """One environment that is being built.
 
     Attributes:
-        definition: What goes into it.
-        folder: The environment.
-        scratch: A folder for files of the moment; only this user reads it.
+        definition: Its definition.
+        folder: Its folder.
+        scratch: A folder for temporary files that only this user can read.
         cache: The program's cache folder.
         report: Called with each line of progress.
         files: The requirement files by name, as :func:`.context.pip_files` makes them.
-        relocatable: Whether it goes to another place afterwards.
+        relocatable: Whether it is moved to another path afterwards.
     """
 
     definition: EnvironmentDefinition
@@ -68,14 +68,14 @@ class Work:
     relocatable: bool = False
 
     def environment(self) -> dict[str, str]:
-        """The variables for the programs that do it."""
+        """The environment variables for the programs that build it."""
         kept = {key: value for key, value in os.environ.items() if key not in _UNSET}
-        # Their temporary files go and stay where the environment does, also when they are killed.
+        # Temporary files belong to the environment's folder, so that they are removed with it, even after a kill.
         place = str(self.scratch)
         return {**kept, "TMPDIR": place, "TEMP": place, "TMP": place, "PYTHONUNBUFFERED": "1"}
 
     def written(self) -> list[Path]:
-        """The requirement files, written to the scratch folder, in the order in which they are installed."""
+        """Write the requirement files to the scratch folder; their paths in the order of installation."""
         for name, text in self.files.items():
             (self.scratch / name).write_text(text, "utf-8", errors="surrogateescape")
         names = ("requirements.txt", "requirements-added.txt")
@@ -84,7 +84,7 @@ class Work:
     def settings(self) -> PipSettings:
         """The user's settings of pip, with what the definition's own options add to them."""
         environment = self.environment()
-        # What goes into an image is got with the settings of the pip that is here.
+        # For an image, the settings of this program's own pip count.
         found = read_settings(environment, prefix=Path(sys.prefix) if self.relocatable else self.folder)
         for line in self.definition.options:
             found.take_line(line, environment)
@@ -92,23 +92,23 @@ class Work:
 
     @property
     def packages(self) -> Path:
-        """The cache of uv: beside the environments, so that one file can serve all, unless the user has another."""
+        """The cache of uv: beside the environments, so that they can share files, unless the user has set another."""
         return Path(os.environ.get("UV_CACHE_DIR") or self.cache / "uv")
 
     def for_uv(self, words: uv.Translation) -> dict[str, str]:
-        """The variables for uv."""
+        """The environment variables for uv."""
         return {**words.environment, "UV_CACHE_DIR": str(self.packages)}
 
 
 def make_empty_environment(work: Work, python: str) -> None:
-    """An environment with nothing but pip.
+    """Create an environment with nothing but pip.
 
     Args:
-        work: Where.
+        work: The environment.
         python: The interpreter.
 
     Raises:
-        UserError: It cannot be made.
+        UserError: It cannot be created.
         OSError: The disk is full.
     """
     program = uv.find_uv()
@@ -126,7 +126,7 @@ def _with_venv(work: Work, python: str) -> None:
     environment = work.environment()
     made = run([python, "-m", "venv", "--without-pip", str(work.folder)], work.report, environment=environment)
     if made.code == 0:
-        # venv would do this itself, but keeps what it says when it fails.
+        # venv would do this itself, but hide the output of a failure.
         ensure = [str(pythons.environment_python(work.folder)), "-I", "-m", "ensurepip", "--upgrade", "--default-pip"]
         made = run(ensure, work.report, environment=environment)
     if made.code != 0:
@@ -134,7 +134,7 @@ def _with_venv(work: Work, python: str) -> None:
 
 
 def _seed(work: Work, program: str, python: str, environment: Mapping[str, str]) -> None:
-    """Put in the pip that comes with Python; where none does, the index's."""
+    """Install the pip that comes with Python; where none does, the one from the package index."""
     told = subprocess.run(
         [python, "-I", "-c", _SEEDS], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )
@@ -143,7 +143,7 @@ def _seed(work: Work, program: str, python: str, environment: Mapping[str, str])
         wheels.setdefault(os.path.basename(path).partition("-")[0], path)
     inside = pythons.environment_python(work.folder)
     if "pip" not in wheels:
-        # It is for people who install something by hand; an environment works without.
+        # pip is only for installing by hand; an environment works without it.
         _run_uv_install(replace(work, report=_ignore_line), program, ["pip"], work.settings(), inside, needed=False)
         return
     offline = ["--no-config", "--offline", "--no-deps", "--no-index", "--quiet", "--python", str(inside)]
@@ -154,11 +154,11 @@ def install_packages(work: Work, python: Path) -> str | None:
     """Install a definition's packages into an environment.
 
     Args:
-        work: What and where.
+        work: The environment.
         python: The environment's interpreter.
 
     Returns:
-        A note where pip has done it, on why uv has not: it holds for this moment only.
+        Where pip was used, a note on why, which applies to this build only.
 
     Raises:
         UserError: They cannot be installed.
@@ -170,7 +170,7 @@ def install_packages(work: Work, python: Path) -> str | None:
     note = f"pip installs the packages: {reason}"
     work.report(note)
     pip = [str(python), "-I", "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    # --no-user: a host's `user = true` is refused in an environment.
+    # --no-user: pip refuses a setting `user = true` in an environment.
     command = [*pip, "install", "--no-user", "--progress-bar", "off", "-r"]
     for path in work.written():
         run_required(work, [*command, str(path)], work.environment(), what="pip", folder=work.definition.folder)
@@ -178,7 +178,7 @@ def install_packages(work: Work, python: Path) -> str | None:
 
 
 def install_with_uv(work: Work, python: Path) -> str | None:
-    """The same with uv alone; None when it is done, else why pip has to.
+    """Install a definition's packages with uv only; None when it is done, otherwise why pip has to do it.
 
     Raises:
         UserError: They cannot be installed, and pip could not either.
@@ -192,16 +192,16 @@ def install_with_uv(work: Work, python: Path) -> str | None:
     settings = work.settings()
     reason = uv.why_only_pip(settings, (*work.definition.pip, *work.definition.translate_conda()[0]))
     if reason is None:
-        # uv says nothing before it knows what all of them need, which may take long.
+        # uv prints nothing until it has resolved all requirements, which may take long.
         work.report(f"installing {_package_names(work.definition)}")
-    # What Python's own wheels have brought, while the others come; and then these.
+    # Compile pip while the packages are installed, and then the packages.
     with _compiling(work, python):
         for path in work.written() if reason is None else ():
             reason = _run_uv_install(work, program, ["--requirements", str(path)], settings, python)
             if reason is not None:
                 break
         if reason is None and work.relocatable and work.definition.live:
-            # With what they need, and with what else is editable, they have been copied; now they stay where they are.
+            # The first run installed copies of them, with their dependencies; now make these packages editable.
             wanted = [word for path in work.definition.live for word in ("--editable", path.as_uri())]
             reason = _run_uv_install(work, program, ["--no-deps", *wanted], settings, python, stay=True)
     with _compiling(work, python):
@@ -212,18 +212,18 @@ def install_with_uv(work: Work, python: Path) -> str | None:
 
 @contextmanager
 def _compiling(work: Work, python: Path) -> Iterator[None]:
-    """Compile what is there of packages, while something else is done."""
+    """Compile the environment's packages while the block runs."""
     with bytecode.compile_in_background(work.folder, python, work.scratch, work.environment()) as ended:
         yield
     for done in ended:
         if done.code != 0:
-            # Without it programs start later, and that is all; on a full disk there is more to come.
+            # Without byte code programs only start later. A full disk is an error, since more has to be written.
             _raise_disk_full(done)
             work.report(f"not all byte code could be compiled: {(done.lines or ('',))[-1]}")
 
 
 def _package_names(definition: EnvironmentDefinition) -> str:
-    """The first of a definition's packages, for a line of progress."""
+    """The names of a definition's first packages, for a line of progress."""
     wanted = (*definition.pip, *definition.translate_conda()[0])
     names = [item.local.name if item.local is not None else item.name or scrub(item.text) for item in wanted]
     more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
@@ -240,10 +240,10 @@ def _run_uv_install(
     needed: bool = True,
     stay: bool = False,
 ) -> str | None:
-    """Install with uv; None when it has, else why pip may still be able to.
+    """Run ``uv pip install``; None when it worked, otherwise why pip may still succeed.
 
     Raises:
-        UserError: It failed, and pip would as well.
+        UserError: It failed, and pip would fail as well.
     """
     words = uv.translate(settings, work.environment())
     for note in words.notes:
@@ -253,10 +253,10 @@ def _run_uv_install(
     configuration.write_text(words.text, "utf-8", errors="surrogateescape")
     command = [program, "pip", "install", "--config-file", str(configuration), "--python", str(python)]
     command += words.arguments
-    # Where it goes, the folders that packages come from are not.
+    # The folders of local packages do not exist where a relocatable environment is used.
     command += ["--no-editable"] if work.relocatable and not stay else []
     if any((item.local is not None and item.local.is_dir()) or "+" in item.text for item in work.definition.pip):
-        # What was built of a folder or a repository before is not what is there now.
+        # A folder or repository may have changed since uv cached its build.
         command.append("--refresh")
     done = run([*command, *wanted], work.report, environment=work.for_uv(words), folder=work.definition.folder)
     if done.code == 0 or not needed:
@@ -269,7 +269,7 @@ def _run_uv_install(
 
 
 def _ignore_line(line: str) -> None:
-    """Progress of what nobody has asked for."""
+    """Drop a line of progress that is not shown."""
 
 
 def run_required(
@@ -278,10 +278,10 @@ def run_required(
     """Run a program that has to succeed.
 
     Args:
-        work: What it is for.
+        work: The environment it is run for.
         command: Argument list.
         environment: Its environment variables.
-        what: How a message names it.
+        what: Its name in a message.
         folder: Its working folder.
 
     Raises:

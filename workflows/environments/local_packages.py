@@ -1,6 +1,6 @@
-"""Packages of the user's own that a definition names by their folders: which stay there, and which are copied.
+"""The user's own packages that a definition names by their folders: which are used in place, and which are copied.
 
-An editable one stays in its folder, so that an edit counts as soon as the program starts anew. In an image it is
+An editable package is used in place, so that an edit takes effect when the program is started again. In an image it is
 installed from the same path as here, where a container has the folder mounted.
 """
 
@@ -12,17 +12,17 @@ from pathlib import Path, PurePosixPath
 
 from .requirements import Requirement
 
-#: Sources of what is compiled when a package is installed: it would be missing, or be another system's, in the folder.
+#: Sources and files of compiled parts: in the package's own folder these are missing, or made for another system.
 _COMPILED = frozenset({".c", ".cc", ".cpp", ".cxx", ".cu", ".pyx", ".pxd", ".f", ".f90", ".rs", ".so", ".pyd"})
 
 
 def find_live_folders(
     requirements: Sequence[Requirement], files: Iterable[tuple[Path, list[PurePosixPath]]]
 ) -> tuple[Path, ...]:
-    """The folders of packages that can stay where they are, also for a container.
+    """The folders of packages that can be used in place, also by a container.
 
     Args:
-        requirements: What pip is asked for.
+        requirements: The definition's requirements.
         files: The files below each local folder among them.
     """
     inside = dict(files)
@@ -38,21 +38,21 @@ def find_live_folders(
 
 
 def affects_installation(name: PurePosixPath) -> bool:
-    """Whether a file of a package that stays where it is has a say in how it is installed."""
+    """Whether an edit of a file in an editable package changes how the package is installed."""
     return name.suffix != ".py" or str(name) == "setup.py"
 
 
 def copied_packages(requirements: Sequence[Requirement], stay: Sequence[Path]) -> Iterator[Requirement]:
-    """The local packages that are copied when they are installed."""
+    """The local packages that are copied when they are installed, which are all but those in ``stay``."""
     return (item for item in requirements if item.local is not None and item.local.is_dir() and item.local not in stay)
 
 
 def mount_places(folders: Iterable[str], code: Path | None) -> dict[str, str]:
-    """What packages that stay where they are need of a container: its places, and the folders here.
+    """The mounts that a container needs for packages that are used in place: paths there, and folders here.
 
     Args:
         folders: The packages' folders.
-        code: The folder that the program's own code is in, which the container has at another place.
+        code: The folder of the program's own code, which is mounted at another path.
 
     Raises:
         FileNotFoundError: One of them is gone.
@@ -63,7 +63,7 @@ def mount_places(folders: Iterable[str], code: Path | None) -> dict[str, str]:
             raise FileNotFoundError(folder)
         found[folder] = folder
         if code is not None and os.path.realpath(code) == folder:
-            # Modules beside the program's own are imported from where that is, and those in `src` are not.
+            # Modules in the code's folder are imported from where that is mounted, but those in its `src` are not.
             src = os.path.join(folder, "src")
             found |= {src: src} if os.path.isdir(src) else {}
     return found

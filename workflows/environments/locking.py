@@ -1,4 +1,4 @@
-"""One builder at a time, across processes."""
+"""Lets one process build at a time."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 from ..errors import UserError
 from ..private import make_folder
 
-# Longer than any build seen; a builder that hangs must not hold up others for ever.
+# Longer than any build; a process that hangs must not block others for ever.
 WAIT_LIMIT = 30 * 60.0
 
 
 @contextmanager
 def exclusive(lock_file: Path, what: str, report: Callable[[str], None], limit: float = WAIT_LIMIT) -> Iterator[None]:
-    """Hold a lock; it ends with the process that holds it, however that ends.
+    """Hold a lock, which is released when the process ends, even if it is killed.
 
     Args:
-        lock_file: Made if missing.
-        what: What is being built, for the line that says who is waited for.
-        report: Told once when another process holds the lock.
+        lock_file: The lock's file, created if missing.
+        what: What is being built, for messages.
+        report: Called once with a line of progress if another process holds the lock.
         limit: Seconds to wait.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What uv's and pip's output says about why they failed, in one line that names the requirement's place."""
+"""Turns the output of a failed uv or pip into an error of two lines, with the place of the requirement."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from .definition import EnvironmentDefinition
 
 _SHOWN_LINES = 15
-#: Letters of a line that are looked through.
+#: Characters of a line that are searched.
 _LONGEST_LINE = 2000
 _NO_NETWORK = re.compile(
     r"Retrying \(Retry\(|Max retries exceeded|Could not fetch URL|Temporary failure in name resolution|"
     r"Request failed after \d+ retr|error sending request for url|client error \(Connect\)"
 )
 _NO_VENV = re.compile(r"ensurepip")
-# The lines that tell most, best first; the last line of each kind counts.
+# The most informative lines, best first; the last line of each kind counts.
 _TELLING = tuple(
     re.compile(pattern)
     for pattern in (
@@ -41,10 +41,10 @@ _NOISE = re.compile(
     r"Cache entry|Step \d|--->|Removing intermediate|Processing|Saved |"
     r"Using Python |Resolved \d|Prepared \d|Installed \d|Building |Built |Downloaded )"
 )
-#: uv's last error: its first line, and the causes below it; those of a conflict go on in further lines.
+#: uv's last error: its first line, and the causes below it; the cause of a conflict continues on further lines.
 _UV_ERROR = re.compile(r"^error: (?P<text>.+)$")
 _UV_CAUSE = re.compile(r"^  cause: (?P<text>.+)$")
-#: What uv says of a folder that it may not write to, most often its cache.
+#: uv's errors for a folder that it may not write to, most often its cache.
 _NOT_WRITABLE = re.compile(r"Failed to initialize cache|Could not acquire lock|\(os error (?:13|30)\)")
 _UV_CONCLUSION = ", we can conclude that your requirements are unsatisfiable."
 
@@ -65,11 +65,11 @@ def install_error(
     """The error for a failed installation.
 
     Args:
-        definition: What was to be installed.
+        definition: The environment.
         lines: The output.
         what: The program that failed.
-        conda: Requirements that stand for conda's packages.
-        settings: the user's settings that it had, where it did not run on this machine.
+        conda: The requirements that replace conda's packages.
+        settings: The names of the user's settings that it had, where it ran in a container.
     """
     telling = [line for line in lines if not _NOISE.match(line)]
     reason = _uv_reason(telling) or _reason(telling)
@@ -100,7 +100,7 @@ def install_error(
 
 
 def no_venv_error(python: str, lines: Sequence[str]) -> UserError | None:
-    """The error for a Python that cannot make environments, if that is what the output says."""
+    """The error for a Python that cannot create virtual environments; None where the output shows another failure."""
     if not any(_NO_VENV.search(line) for line in lines):
         return None
     return UserError(
@@ -111,7 +111,7 @@ def no_venv_error(python: str, lines: Sequence[str]) -> UserError | None:
 
 
 def _uv_reason(lines: Sequence[str]) -> str:
-    """What uv gives as the reason; empty where the output is another program's."""
+    """The reason that uv gives; empty where the output is another program's."""
     begun = [number for number, line in enumerate(lines) if _UV_ERROR.match(line)]
     if not begun:
         return ""
@@ -142,7 +142,7 @@ def _reason(lines: Sequence[str]) -> str:
             if match is not None:
                 return match.group().strip()
     for line in reversed(lines):
-        # "Exception:" stands in front of a traceback, whose last line tells.
+        # "Exception:" comes before a traceback, whose last line has the reason.
         if line.startswith("ERROR: ") and not line.startswith("ERROR: Exception"):
             return line.removeprefix("ERROR: ").strip()
     return lines[-1].strip() if lines else "it said nothing"
@@ -150,7 +150,7 @@ def _reason(lines: Sequence[str]) -> str:
 
 def _requirement(reason: str, requirements: Sequence[Requirement]) -> Requirement | None:
     words = [normalise(word) for word in re.findall(r"[A-Za-z0-9][A-Za-z0-9._-]*", reason)]
-    # In the order of the words: what is missing stands in front of "(from what asked for it)".
+    # In the order of the words: the missing package comes before "(from PACKAGE THAT NEEDS IT)".
     for word in words:
         for item in requirements:
             if item.name and (item.name == word or word.startswith(item.name + "=")):

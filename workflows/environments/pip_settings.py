@@ -1,9 +1,9 @@
-"""What the user's settings say to pip, read as pip reads them.
+"""Reads the user's settings of pip, as pip reads them.
 
-The rules are those of pip's documentation, "Configuration": the machine's files, then the user's, then
-that of the environment in which pip runs, then the one that PIP_CONFIG_FILE names; in each the section
-``[global]`` before the command's own, and variables ``PIP_…`` after all files. A later value takes the
-place of an earlier one. What a requirements file says of indexes adds to them or takes their place.
+The rules are those of pip's documentation, "Configuration": the machine's files, then the user's, then that of the
+environment in which pip runs, then the file that PIP_CONFIG_FILE names; in each the section ``[global]`` before the
+command's own; then variables ``PIP_…``. A later value replaces an earlier one. Options in a requirements file add to
+the indexes or replace them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from ..errors import UserError
 from .requirements import normalise
 
-#: Names that mean the same.
+#: Other names of the same options.
 _ALIASES = {
     "pypi-url": "index-url",
     "default-timeout": "timeout",
@@ -60,7 +60,7 @@ class Formats:
     only_binary: set[str] = field(default_factory=set)
 
     def take(self, name: str, value: str) -> None:
-        """Take one value of ``--no-binary`` or ``--only-binary``; each takes back what the other said of a package."""
+        """Apply one value of ``--no-binary`` or ``--only-binary``; each cancels the other for a package."""
         target, other = self.no_binary, self.only_binary
         if name == "only-binary":
             target, other = other, target
@@ -78,11 +78,11 @@ class Formats:
 
 @dataclass
 class PipSettings:
-    """What pip would do.
+    """The settings of pip.
 
     Attributes:
-        values: Options and their values by their long names, without dashes; flags are ``true`` or ``false``.
-        formats: What ``no-binary`` and ``only-binary`` come to.
+        values: The values of options by their long names, without dashes; flags are ``true`` or ``false``.
+        formats: The result of all ``no-binary`` and ``only-binary``.
     """
 
     values: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -112,14 +112,14 @@ class PipSettings:
 
     @property
     def indexes(self) -> list[str]:
-        """The addresses of the indexes that are named, the main one first; none with ``no-index``."""
+        """The addresses of the indexes that are set, the main one first; none with ``no-index``."""
         if self.flag("no-index"):
             return []
         main = self.one("index-url")
         return list(dict.fromkeys([*([main] if main else []), *self.all("extra-index-url")]))
 
     def take_line(self, line: str, environ: Mapping[str, str]) -> None:
-        """Take an option's line of a requirements file, such as ``--extra-index-url …``.
+        """Apply a line with options of a requirements file, such as ``--extra-index-url …``.
 
         Raises:
             UserError: Its quotes do not match.
@@ -149,12 +149,12 @@ class PipSettings:
 
 
 def read_settings(environ: Mapping[str, str], command: str = "install", prefix: Path | None = None) -> PipSettings:
-    """What the files and variables of the user say.
+    """Read the user's files and variables.
 
     Args:
-        environ: Environment variables.
-        command: pip's command, whose section of the files counts too.
-        prefix: The environment in which pip would run, whose pip.conf counts too.
+        environ: The user's environment variables.
+        command: pip's command, whose section in the files counts, too.
+        prefix: The environment in which pip would run, whose pip.conf counts, too.
 
     Raises:
         UserError: A file cannot be read.
@@ -173,7 +173,7 @@ def read_settings(environ: Mapping[str, str], command: str = "install", prefix: 
         if key.startswith("PIP_") and key not in ("PIP_VERSION", "PIP_HELP", "PIP_CONFIG_FILE")
     ]
     for name, value in (*sections["global"], *sections[command], *variables):
-        # pip passes over empty ones.
+        # pip ignores empty values.
         if not value or not name:
             continue
         if name in ("no-binary", "only-binary"):

@@ -1,4 +1,4 @@
-"""The gateway for this package's child processes: argument lists, output line by line, nothing left."""
+"""Runs this package's child processes: with argument lists, with output line by line, and without leaving any."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Finished:
 
 def guarded_command(command: Sequence[str], grace: float = 0.0) -> list[str]:
     """The command line that runs a command under guard.py."""
-    # -I and -S: neither the user's settings nor site-packages, which makes it start in 10 ms.
+    # -I and -S skip the user's settings and site-packages, so that it starts in 10 ms.
     return [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py")), str(grace), *command]
 
 
@@ -38,7 +38,7 @@ def running_command(
     grace: float = 0.0,
     merge: bool = True,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A running command; at the end of the block it and all of its children are gone.
+    """Start a command; at the end of the block it and all of its children have ended.
 
     Args:
         command: Argument list.
@@ -57,7 +57,7 @@ def running_command(
         stderr=subprocess.STDOUT if merge else subprocess.PIPE,
         env=None if environment is None else dict(environment),
         cwd=folder,
-        # A group of its own: the terminal's Ctrl-C comes to us, and we end the whole group.
+        # A process group of its own: the terminal's Ctrl-C goes to this program, which ends the complete group.
         start_new_session=sys.platform != "win32",
     )
     try:
@@ -78,7 +78,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> Finished:
-    """Run a command to its end and report each line of its output, without secrets.
+    """Run a command to its end and report each line of its output without secrets.
 
     Args:
         command: Argument list.

@@ -1,6 +1,6 @@
-"""The program's own packages, installed by uv on another machine; run there before anything else of the program's.
+"""Installs this program's own packages with uv on a remote machine, before anything else of the program runs there.
 
-Only the standard library and uv are there yet.
+When it runs, only the standard library and uv are installed there.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def install(folder: str, cache: str, requirements: Sequence[str]) -> int:
     Args:
         folder: The environment.
         cache: The program's cache folder.
-        requirements: What the program needs.
+        requirements: The program's requirements.
 
     Returns:
-        An exit code: 0 where they are installed. What was done is printed line by line.
+        An exit code: 0 where they are installed. Progress is printed line by line.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".tmp-") as scratch:
         defined = Path(scratch, "program")

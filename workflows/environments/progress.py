@@ -1,4 +1,4 @@
-"""What people see of a build while it goes on: its steps, without uv's and pip's asides."""
+"""The lines of a build that are shown as progress: without minor messages of uv and pip."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ASIDES = (
     "Audited ",
     "Checked ",
     "warning: Requirements file ",
-    # Where the user keeps uv's cache on another disk.
+    # If uv's cache is on another disk.
     "warning: Failed to hardlink ",
     "If the cache and target directories ",
     "If this is intentional, set `export UV_LINK_MODE",
@@ -26,7 +26,7 @@ _ORIGIN = re.compile(r" \(from (?:-r )?[^()]*(?:\([^()]*\)[^()]*)*\)$")
 
 
 def shorten_line(line: str) -> str | None:
-    """A line of a build as people see it; None for one that tells them nothing."""
+    """A line of a build as it is shown; None for one that is not."""
     text = line.strip()
     if not text or text.startswith(_ASIDES):
         return None
@@ -34,7 +34,7 @@ def shorten_line(line: str) -> str | None:
 
 
 def brief_reporter(report: Callable[[str], None]) -> Callable[[str], None]:
-    """A reporter of brief lines. Failures are told from the whole output, not from these."""
+    """A reporter that passes on shortened lines. Errors are made from the complete output, not from these."""
 
     def relay(line: str) -> None:
         text = shorten_line(line)

@@ -1,4 +1,4 @@
-"""Which Python an environment gets."""
+"""Finds the Python for an environment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MINORS = tuple(range(20, 7, -1))
 
 @dataclass(frozen=True)
 class PythonFacts:
-    """What an interpreter says of itself.
+    """Version and platform of an interpreter.
 
     Attributes:
         version: Major, minor, micro.
@@ -43,12 +43,12 @@ class PythonFacts:
 
 @dataclass(frozen=True)
 class Choice:
-    """The interpreter that makes an environment.
+    """The interpreter for an environment.
 
     Attributes:
         executable: Its path.
-        key: Goes into the environment's digest: another interpreter, another environment.
-        satisfied: False where no interpreter fits and the current one stands in.
+        key: Its part of the environment's digest: each interpreter has environments of its own.
+        satisfied: Whether it fits the constraint; if none does, it is the current one.
     """
 
     executable: str
@@ -62,7 +62,7 @@ def probe_command(python: str) -> list[str]:
 
 
 def parse_facts(output: str) -> PythonFacts | None:
-    """Read the output of :func:`probe_command`; None when it is not what it should be."""
+    """Parse the output of :func:`probe_command`; None where it does not have the right form."""
     match = re.match(r"(\d+) (\d+) (\d+)\n(.*)\n(.*)\n", output)
     if match is None:
         return None
@@ -71,11 +71,11 @@ def parse_facts(output: str) -> PythonFacts | None:
 
 
 def read_facts(python: str) -> PythonFacts | None:
-    """Ask an interpreter about itself; None when it does not run.
+    """Run an interpreter to get its version and platform; None where it does not run.
 
-    A name on PATH proves nothing: pyenv's shims exist for versions that are switched off.
+    A name on PATH is not enough: pyenv has shims for versions that are switched off.
     """
-    import subprocess  # not needed where an environment is there already
+    import subprocess  # not needed where an environment exists already
 
     try:
         done = subprocess.run(
@@ -87,15 +87,14 @@ def read_facts(python: str) -> PythonFacts | None:
 
 
 def choose_interpreter(constraint: str, fetched: Path | None = None) -> Choice:
-    """The interpreter for a constraint of conda's, without running anything.
+    """Choose the interpreter for a constraint of conda's, without running any.
 
-    The current one where it fits, else the newest ``pythonX.Y`` on PATH that may fit (see
-    :func:`read_facts`: whether it runs is for the caller to find out), else the newest that was fetched,
-    else the current one.
+    It is the current one where that fits, else the newest ``pythonX.Y`` on PATH that may fit (whether it runs, the
+    caller finds out with :func:`read_facts`), else the newest that was downloaded, else the current one.
 
     Args:
-        constraint: As conda.yml has it.
-        fetched: The folder of those that :func:`fetch` has brought.
+        constraint: The constraint as in conda.yml.
+        fetched: The folder of interpreters that :func:`fetch` has downloaded.
     """
     version = sys.version_info[:3]
     key = f"{sys.base_prefix} {'.'.join(map(str, version))}"
@@ -114,7 +113,7 @@ def choose_interpreter(constraint: str, fetched: Path | None = None) -> Choice:
 
 
 def _fetched(folder: Path | None) -> Iterator[tuple[tuple[int, ...], str]]:
-    """Versions and paths of the interpreters that :func:`fetch` has brought."""
+    """Versions and paths of the interpreters that :func:`fetch` has downloaded."""
     for place in folder.glob("cpython-*") if folder is not None else ():
         match = re.match(r"cpython-((\d+\.\d+)\.\d+)-", place.name)
         if match is None:
@@ -125,10 +124,10 @@ def _fetched(folder: Path | None) -> Iterator[tuple[tuple[int, ...], str]]:
 
 
 def fetch(constraint: str, cache: Path, report: Callable[[str], None]) -> bool:
-    """Have uv fetch the newest Python that fits a constraint of conda's; whether it is here now.
+    """Download the newest Python that fits a constraint of conda's with uv; whether that worked.
 
     Args:
-        constraint: As conda.yml has it.
+        constraint: The constraint as in conda.yml.
         cache: The program's cache folder; interpreters are in ``pythons/`` below it.
         report: Called with each line of progress.
     """
@@ -141,9 +140,9 @@ def fetch(constraint: str, cache: Path, report: Callable[[str], None]) -> bool:
         return False
     folder = cache / "pythons"
     words = uv.translate(read_settings(os.environ), os.environ)
-    # Where the network does not let it, nobody should have to wait for long.
+    # Few retries: without a network the user should not have to wait for long.
     environment = {"UV_HTTP_RETRIES": "1", **words.environment, "UV_PYTHON_INSTALL_DIR": str(folder)}
-    # Mirrors that the user has told uv of count, so its configuration files do.
+    # uv reads its own configuration files here, because mirrors in them count.
     listed = run([program, "python", "list", "--only-downloads", *_ALL], _ignore_line, environment=environment)
     version = _newest(next((line for line in listed.lines if line.startswith("[")), ""), constraint)
     if version is None:
@@ -159,11 +158,11 @@ _ALL = ("--all-versions", "--output-format", "json")
 
 
 def _ignore_line(line: str) -> None:
-    """Progress that is not shown."""
+    """Drop a line of progress that is not shown."""
 
 
 def _newest(listing: str, constraint: str) -> str | None:
-    """The newest finished CPython of uv's list that fits a constraint."""
+    """The newest final release of CPython in uv's list that fits a constraint."""
     try:
         entries = json.loads(listing)
     except ValueError:
@@ -187,7 +186,7 @@ def may_satisfy(minor: int, constraint: str) -> bool:
 
 
 def find_minor(minor: str) -> str | None:
-    """An interpreter of a minor version such as ``3.11`` that runs: the current one or one on PATH."""
+    """A working interpreter of a minor version such as ``3.11``: the current one or one on PATH."""
     if minor == f"{sys.version_info[0]}.{sys.version_info[1]}":
         return sys.executable
     path = shutil.which(f"python{minor}")

@@ -1,6 +1,6 @@
-"""A debugpy that travels beside an environment, so that one that is debugged is the same as one that is not.
+"""A debugpy outside of the environment, so that an environment is the same whether it is debugged or not.
 
-It is on the path of nobody but the debugger, and comes after one that the environment itself has.
+Only the debugger has it on its path, after a debugpy that the environment itself has.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ _OLDEST_PYTHON = "3.8"
 def debugpy_folder(
     cache: Path, python: PythonFacts | None = None, report: Callable[[str], None] = lambda line: None
 ) -> Path:
-    """A folder with debugpy, fetched where it is not there yet.
+    """A folder with debugpy, downloaded where it does not exist yet.
 
     Args:
         cache: The program's cache folder.
-        python: The Python that it is for, whose compiled parts make it several times as fast; None for one of which
-            nothing is known: it then gets the latest in pure Python that still runs on the oldest.
+        python: The Python that it is for: with compiled parts debugpy is several times as fast. None where the Python
+            is not known: then it is the latest pure Python version that runs on the oldest supported one.
         report: Called with each line of pip's output.
 
     Raises:
-        UserError: pip cannot get it.
+        UserError: pip cannot download it.
     """
     arguments = _pip_arguments_for(python) if python is not None else _pip_arguments_for_any()
     folder = cache / "debugpy" / hashlib.sha256(" ".join(arguments).encode()).hexdigest()[:16]
     if folder.is_dir():
-        return folder  # it gets its name when it is whole
+        return folder  # it gets its name when it is complete
     with exclusive(cache / "locks" / "debugpy.lock", "debugpy", report):
         if folder.is_dir():
             return folder
@@ -63,9 +63,9 @@ def debugpy_folder(
             shutil.unpack_archive(wheel, building / "unpacked", "zip")
             here = find_minor(python.minor) if python is not None else None
             if here is not None:
-                # A step's programs leave no byte code, and would each compile all of it anew.
+                # A step's programs write no byte code, so each would compile all of it again.
                 run([here, "-I", "-m", "compileall", "-q", str(building / "unpacked")], report)
-            # Readable for whoever a container runs as.
+            # Readable for any user that a container runs as.
             (building / "unpacked").chmod(0o755)
             (building / "unpacked").replace(folder)
         finally:
@@ -76,7 +76,7 @@ def debugpy_folder(
 def _download(arguments: Sequence[str], folder: Path, report: Callable[[str], None]) -> Finished:
     pip = [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input"]
     command = [*pip, "download", "--progress-bar", "off", "--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
-    # What a project pins for its own Python does not fit this one, which is for others.
+    # A project's constraints are for its own Python, and this debugpy may be for another one.
     environment = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
     return run([*command, *arguments], report, environment=environment)
 
@@ -86,7 +86,7 @@ def _pip_arguments_for_any() -> list[str]:
 
 
 def _pip_arguments_for(python: PythonFacts) -> list[str]:
-    """What pip is asked for a Python; of compiled parts those for Linux, as pip takes no other list of platforms."""
+    """The arguments of pip for a Python; with compiled parts for Linux, the only system with several platform tags."""
     wanted = _CURRENT if python.version >= (3, 10, 0) else _OLD
     own = f"{sys.version_info[0]}.{sys.version_info[1]}"
     match = re.fullmatch(r"glibc 2\.(\d+).*", python.libc)

@@ -1,4 +1,4 @@
-"""What the steps of a pipeline run in: all of it found, and all that keeps it from being found, before any is built."""
+"""Resolves the environments of a pipeline's steps, with all errors, before any is built."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _TABLE = "gets a table, which run() is given as a pandas DataFrame"
 def resolve_step_environments(
     steps: Sequence[Step], settings: Settings, engine: Engine
 ) -> tuple[Mapping[str, ResolvedEnvironment], tuple[UserError, ...]]:
-    """The environments of steps by their names, and what is wrong with those that are not among them.
+    """The environments of steps by the steps' names, and the errors of those that cannot be resolved.
 
     Args:
         steps: The steps.
-        settings: For the default environment and the base image.
-        engine: Where they are to run.
+        settings: The settings, with the default environment and the base image.
+        engine: The engine that runs the steps.
     """
     found: dict[str, ResolvedEnvironment] = {}
     errors: list[UserError] = []
@@ -40,10 +40,10 @@ def resolve_step_environments(
 
 
 def _check_pandas(step: Step, one: ResolvedEnvironment, engine: Engine) -> ResolvedEnvironment:
-    """An environment, with a note where a parallel step may lack what its tables need.
+    """An environment, with a note where it may lack pandas, which a parallel step with tables needs.
 
     Raises:
-        UserError: It is built already, and lacks it.
+        UserError: It is built already, and has no pandas.
     """
     from ..pipelines.parallel_data import takes_table
 
