@@ -1,4 +1,4 @@
-"""Which project uses which environment, so that `container.prune` takes only what nobody needs."""
+"""Which project uses which environment, so that `container.prune` removes only unused ones."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .project import read_json, write_json
 
 
 def record_use(project: Path, role: str, digest: str) -> None:
-    """Note that a project uses an environment.
+    """Record that a project uses an environment.
 
     Args:
         project: The project's folder.
-        role: What for, such as ``inference``; a later use of the same role replaces it.
+        role: Its purpose, such as ``inference``; a later environment for the same role replaces it.
         digest: The environment's digest.
     """
     folder = cache_folder() / "projects"
@@ -39,10 +39,10 @@ def _records() -> list[tuple[Path, dict[str, str]]]:
 
 
 def find_projects() -> list[Path]:
-    """The projects that have used this program and are still there."""
+    """The projects that have used this program and still exist."""
     return [project for project, _digests in _records()]
 
 
 def find_digests_in_use() -> frozenset[str]:
-    """The digests that projects still there have used last."""
+    """The digests of the environments that existing projects have used last."""
     return frozenset(digest for _project, digests in _records() for digest in digests.values())

@@ -1,10 +1,10 @@
-"""Quantities and texts as people read them."""
+"""Durations, sizes and long texts formatted for messages."""
 
 from __future__ import annotations
 
 
 def format_duration(seconds: float) -> str:
-    """A duration as people read it."""
+    """Format a duration in seconds, such as ``3.2 s``, ``2 min 05 s`` or ``1 h 30 min``."""
     seconds = max(0.0, seconds)
     if seconds < 100:
         return f"{seconds:.1f} s"
@@ -14,7 +14,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_size(size: float) -> str:
-    """A size as people read it."""
+    """Format a size in bytes, such as ``1.2 MB``."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
@@ -23,5 +23,5 @@ def format_size(size: float) -> str:
 
 
 def shorten(text: str, most: int = 60) -> str:
-    """A text for a message: its beginning, where it is long."""
+    """Cut a text after ``most`` characters, with an ellipsis."""
     return text if len(text) <= most else text[:most] + "…"

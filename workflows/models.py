@@ -1,4 +1,4 @@
-"""The frozen values that the steps of a chain hand to each other."""
+"""The frozen values that the steps of a flow pass to each other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class PathMapping:
-    """Where a folder of the developer's lies for the program that is debugged.
+    """A folder of the developer's, and its path in the program that is debugged.
 
     Attributes:
         local_root: Absolute path on this machine.
@@ -22,13 +22,13 @@ class PathMapping:
     remote_root: str
 
     def as_json(self) -> dict[str, str]:
-        """The pair under the names that launch.json uses."""
+        """The pair with launch.json's keys."""
         return {"localRoot": str(self.local_root), "remoteRoot": self.remote_root}
 
 
 @dataclass(frozen=True)
 class DebugEndpoint:
-    """An address on which a debugger is welcome."""
+    """An address at which a debugger can attach, with the path mappings."""
 
     host: str
     port: int
@@ -41,14 +41,14 @@ class ImageRef:
 
     Attributes:
         engine: ``docker`` or ``process``.
-        digest: Hex digest of the definition that it was built from.
+        digest: Hex digest of the definition it was built from.
         name: The image's name (docker) or the environment's folder (process).
-        reused: True when nothing had to be built.
-        notes: Where it differs from what its definition asks for.
-        live: Folders of packages in it that stay where they are, on this machine.
-        variables: Of the conda file that a step's is built from, as they stand there.
-        source: That file.
-        debugpy: A folder with debugpy for a step that is debugged; empty where the environment has its own.
+        reused: Whether nothing had to be built.
+        notes: Where it differs from its definition.
+        live: Folders of its packages that stay in place on this machine, such as editable installs.
+        variables: The ``variables`` of the conda file that a step's environment is built from, unexpanded.
+        source: That conda file.
+        debugpy: A folder with debugpy for a debugged step; empty if the environment has its own.
     """
 
     engine: str
@@ -64,12 +64,12 @@ class ImageRef:
 
 @dataclass(frozen=True)
 class RegistryLogin:
-    """Who pulls from a registry of images.
+    """The login for a registry of images.
 
     Attributes:
         address: The registry's host.
         username: The user.
-        password: Left out of what is shown of this.
+        password: Not in the ``repr``.
     """
 
     address: str
@@ -79,17 +79,17 @@ class RegistryLogin:
 
 @dataclass(frozen=True)
 class Check:
-    """How a service is asked whether it is ready, or alive.
+    """A probe: how a service is checked for being ready, or alive.
 
     Attributes:
-        by: What in a deployment's file says where, such as ``readiness_route``; empty where nothing does.
+        by: The deployment's key that names the route, such as ``readiness_route``; empty if none does.
         port: The port in the container; 0 for the one that answers requests.
-        path: Where on it.
+        path: The path of the request.
         scheme: ``http`` or ``https``.
         method: The method of HTTP.
-        seconds: Seconds that the right answer may take to come; 0 where nothing says it.
-        timeout: Seconds that one answer may take; 0 where nothing says it.
-        successes: Right answers in a row that it takes.
+        seconds: Seconds until the right answer has to come; 0 if not specified.
+        timeout: Seconds that one answer may take; 0 if not specified.
+        successes: Right answers in a row that are needed.
     """
 
     by: str = ""
@@ -103,7 +103,7 @@ class Check:
 
     @property
     def text(self) -> str:
-        """What is asked, in a message."""
+        """The request, for messages."""
         scheme = " by https" if self.scheme == "https" else ""
         where = f" on port {self.port}{scheme}" if self.port else scheme
         return f"{self.method} {self.path}{where}{f' (`{self.by}`)' if self.by else ''}"
@@ -111,17 +111,17 @@ class Check:
 
 @dataclass(frozen=True)
 class Serving:
-    """How an image serves by itself, without the inference server.
+    """How a custom image serves without the inference server.
 
     Attributes:
         port: The port in the container that answers requests.
-        path: Where requests are posted.
-        model: Absolute path of its model, if there is one.
-        model_place: The folder of the container that the model is in.
-        code: Absolute path of the folder of code that it is given; None where all code is in the image.
-        code_place: Where the container sees that.
+        path: The path that requests are posted to.
+        model: Absolute path of its model; None if it has none.
+        model_place: The container's folder that has the model.
+        code: Absolute path of the folder of code that is mounted; None if all code is in the image.
+        code_place: The path of that folder in the container.
         script: The scoring script, relative to that folder.
-        copied: Folders and files of this machine that its image has copies of, by their places there.
+        copied: Folders and files of this machine that were copied into the image, by their paths in it.
     """
 
     port: int
@@ -136,11 +136,11 @@ class Serving:
 
 @dataclass(frozen=True)
 class Snapshots:
-    """What a program leaves where it fails by an exception: files ``snapshot-*.json`` beside its logs.
+    """Settings of the snapshots that a failing program writes: files ``snapshot-*.json`` beside its logs.
 
     Attributes:
         story: ``pipeline``, ``experiment`` or ``deployment``.
-        redact: A regular expression of names whose values are left out, beside those that look secret.
+        redact: A regular expression of names whose values are masked, besides those that look secret.
     """
 
     story: str
@@ -149,33 +149,33 @@ class Snapshots:
 
 @dataclass(frozen=True)
 class ServiceSpec:
-    """What an engine needs to know to make a service.
+    """What an engine needs to create a service.
 
     Attributes:
         project: The project's folder (where tasks.py is).
-        session: Folder of the session's own files, shared with the service.
+        session: Folder of the session's files, shared with the service.
         name: The container's name.
         tag: The tag of the image to run, such as ``debug:1``.
-        image: The image behind it.
+        image: The image or environment behind that tag.
         score_script: Absolute path of the entry script.
-        source: Absolute path of the folder that the service runs; the script is in it.
+        source: Absolute path of the folder of code that the service runs; the script is in it.
         model_dir: Absolute path of the model folder, if there is one.
-        model_below: What it is called in the folder that AZUREML_MODEL_DIR names; empty where it is that one itself.
-        serving: How the image serves by itself; None where the inference server does.
-        foreign: Whether the image is somebody else's, which may have no debugpy.
-        ready: How it is asked whether it is ready.
-        alive: How it is asked whether it is alive, where the image serves by itself.
-        variables: Environment variables that were named for it.
-        conda_variables: Those of conda.yml, as they stand there.
-        conda_file: That file.
-        links: Places of this machine that links in these folders lead to, by where a container has to have them.
+        model_below: Its path below the folder that AZUREML_MODEL_DIR names; empty if it is that folder.
+        serving: How a custom image serves; None if the inference server does.
+        foreign: Whether the image was not built by this program, so that it may have no debugpy.
+        ready: The probe for being ready.
+        alive: The probe for being alive, for a custom image.
+        variables: Environment variables that the user set for it.
+        conda_variables: The ``variables`` of conda.yml, unexpanded.
+        conda_file: That conda.yml.
+        links: Targets of links in these folders, by the paths at which a container needs them.
         runit: Folder of runit services, for the engine without images.
         scoring_port: Port on 127.0.0.1 that answers ``/score``.
-        debug_port: Port on 127.0.0.1 that welcomes a debugger.
-        wait: Hold for a debugger before score.py is loaded.
+        debug_port: Port on 127.0.0.1 for debuggers.
+        wait: Whether it waits for a debugger before score.py is loaded.
         debug_timeout: Seconds that the program waits for a debugger.
-        snapshots: What it leaves where it fails; None for nothing.
-        summaries: Have tensors and tables described to debuggers.
+        snapshots: Settings of its snapshots; None for none.
+        summaries: Whether debuggers are shown descriptions of tensors and tables.
     """
 
     project: Path
@@ -206,7 +206,7 @@ class ServiceSpec:
 
 @dataclass(frozen=True)
 class Service:
-    """A service that an engine has made; kept in a file between commands.
+    """A service that an engine has created; kept in session.json between commands.
 
     Attributes:
         engine: ``docker`` or ``process``.
@@ -215,31 +215,31 @@ class Service:
         name: The container's name.
         handle: The container's id (docker), or empty.
         execution: Id of runsvdir's execution in the container (docker), or empty.
-        tag: The tag it was made from.
+        tag: The tag of its image.
         digest: Digest of the environment.
         environment: The environment's folder or image.
         score_script: Absolute path of the entry script.
         source: Absolute path of the folder that it runs.
-        remote_root: That folder as the service sees it.
+        remote_root: The path of that folder in the service.
         scoring_port: Port on 127.0.0.1 that answers ``/score``.
-        debug_port: Port on 127.0.0.1 that welcomes a debugger.
-        wait: Whether it holds for a debugger before score.py is loaded.
-        debug_timeout: Seconds that it holds.
+        debug_port: Port on 127.0.0.1 for debuggers.
+        wait: Whether it waits for a debugger before score.py is loaded.
+        debug_timeout: Seconds that it waits.
         variables: Environment variables of the service's processes.
-        created: Seconds since the epoch.
+        created: When, in seconds since the epoch.
         started: Whether its services have been started by runsvdir.
         pid: The supervisor's process id (process engine), 0 before the start.
-        process: What tells that process from a later one of the same id; see :mod:`workflows.process_identity`.
-        links: As of the specification.
+        process: That process's identity, as :mod:`workflows.process_identity` returns it.
+        links: As in :class:`ServiceSpec`.
         gate_port: Port on 127.0.0.1 at which the container's gate is published (docker), which asks for the token.
-        token: What its forwarder says there.
-        by_itself: Whether the image serves by itself.
-        scoring_path: Where requests are posted.
-        ready: As of the specification.
-        ready_port: Port on 127.0.0.1 that says whether it is ready.
-        alive: As of the specification.
-        alive_port: Port on 127.0.0.1 that says whether it is alive.
-        mapped: Folders and files of this machine that it has at other places, without their being mounted; by place.
+        token: The token that its forwarder sends there.
+        by_itself: Whether a custom image serves, without the inference server.
+        scoring_path: The path that requests are posted to.
+        ready: As in :class:`ServiceSpec`.
+        ready_port: Port on 127.0.0.1 for the probe ``ready``.
+        alive: As in :class:`ServiceSpec`.
+        alive_port: Port on 127.0.0.1 for the probe ``alive``.
+        mapped: Folders and files of this machine that the image has copies of, by their paths in it.
     """
 
     engine: str
@@ -287,7 +287,7 @@ class Service:
         asked: Mapping[str, int] | None = None,
         mapped: Mapping[str, str] | None = None,
     ) -> Service:
-        """The service that an engine has made of a specification."""
+        """The service that an engine has created from a specification."""
         return cls(
             engine=engine,
             project=spec.project,
@@ -320,29 +320,29 @@ class Service:
 
     @property
     def path_mappings(self) -> tuple[PathMapping, ...]:
-        """Where the service's code lies for it."""
+        """The path mappings of the service's code, in the order in which the debugger tries them."""
         linked = [PathMapping(Path(local), place) for place, local in {**self.links, **self.mapped}.items()]
-        # Of two that begin alike the debugger takes the first: so what lies in the folder comes before it.
+        # The debugger takes the first that matches, so what lies in the folder comes before the folder.
         inner = [one for one in linked if self.source in one.local_root.parents]
         return (*inner, PathMapping(self.source, self.remote_root), *(one for one in linked if one not in inner))
 
     @property
     def endpoint(self) -> DebugEndpoint:
-        """Where a debugger is welcome."""
+        """The address at which a debugger can attach."""
         return DebugEndpoint("127.0.0.1", self.debug_port, self.path_mappings)
 
     @property
     def scoring_url(self) -> str:
-        """Where to post requests."""
+        """The URL to post requests to."""
         return f"http://127.0.0.1:{self.scoring_port}{self.scoring_path}"
 
     @property
     def events(self) -> Path:
-        """The file in which the debuggee announces what happens."""
+        """The file to which the debuggee appends its events."""
         return self.session / "announce" / "events.jsonl"
 
     def local_path(self, remote: str) -> Path:
-        """The developer's own path of a file that the service named."""
+        """The path on this machine of a file that the service named."""
         for mapping in self.path_mappings:
             root = mapping.remote_root.rstrip("/")
             if remote == root or remote.startswith(root + "/"):
@@ -352,10 +352,10 @@ class Service:
 
 @dataclass(frozen=True)
 class Ended:
-    """What is left of a service that was stopped.
+    """What a stopped service has left.
 
     Attributes:
-        exit_code: What it exited with; None where nobody knows.
+        exit_code: Its exit code; None if it is not known.
         log: The end of its log.
     """
 

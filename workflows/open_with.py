@@ -1,4 +1,4 @@
-"""A file in the program that the person's system opens it with."""
+"""Opening a file in its default program."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .errors import UserError
 
 
 def open_file(path: Path) -> None:
-    """Open a file in its own program.
+    """Open a file in the system's default program for it.
 
     Raises:
         UserError: There is nothing to open it with.

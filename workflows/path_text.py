@@ -1,4 +1,4 @@
-"""Paths in messages: errors are shown by it, so it knows no errors."""
+"""Paths in messages. :mod:`workflows.errors` imports it, so it imports no errors."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 
 from . import report
 
-#: The folder, in a project, for what the program keeps there.
+#: The name of the program's own folder in a project.
 STATE_FOLDER = ".azureml-debug"
 
 
 def shown(path: Path) -> Path:
-    """A path as people read it: relative where it lies below the current folder.
+    """A path for messages: relative if it is below the current folder.
 
-    For somebody on another machine a run's files are named in full: they are not there.
+    Files of the program's own folder stay absolute if the command was run from another machine, which has none of them.
     """
     if report.is_wanted() and STATE_FOLDER in path.parts:
         return path

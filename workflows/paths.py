@@ -1,4 +1,4 @@
-"""Folders of the user's that the program keeps things in across projects."""
+"""The user's folders in which the program keeps files across projects."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ NAME = "azureml-debug"
 
 
 class NoHomeError(UserError, RuntimeError):
-    """Neither HOME nor the system's list of users says where this user's own folder is."""
+    """Neither HOME nor the system's list of users names this user's home folder."""
 
 
 def home_folder() -> Path:
-    """This user's own folder.
+    """This user's home folder.
 
     Raises:
-        NoHomeError: Nothing says where it is.
+        NoHomeError: It is not known.
     """
     try:
         return Path.home()
@@ -32,20 +32,20 @@ def home_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """The folder for environments and wheels: can be deleted at any time, and is made again.
+    """The folder for environments and wheels, which may be deleted at any time.
 
-    ``XDG_CACHE_HOME`` is honoured; macOS and Windows have places of their own.
+    ``XDG_CACHE_HOME`` is honoured; macOS and Windows have their own conventions.
     """
     if sys.platform in ("win32", "darwin"):
         import platformdirs
 
         return Path(platformdirs.user_cache_dir(NAME, appauthor=False))
-    # The XDG rule in a line: the library takes 20 ms of a command's start.
+    # The XDG rule in one line: platformdirs takes 20 ms of a command's start.
     return Path(os.environ.get("XDG_CACHE_HOME") or home_folder() / ".cache") / NAME
 
 
 def state_folder() -> Path:
-    """The folder for what is to stay, unlike a cache; ``XDG_STATE_HOME`` is honoured."""
+    """The folder for files that must stay, unlike a cache; ``XDG_STATE_HOME`` is honoured."""
     if sys.platform in ("win32", "darwin"):
         import platformdirs
 
@@ -54,10 +54,10 @@ def state_folder() -> Path:
 
 
 def absolute(text: str) -> Path:
-    """The absolute path that a person has typed, with a home folder in the place of ``~`` and ``~user``.
+    """Make a typed path absolute, with ``~`` and ``~user`` expanded.
 
     Raises:
-        BadValue: Nobody knows that user's home folder.
+        BadValue: That user's home folder is not known.
     """
     try:
         return Path(os.path.abspath(Path(text).expanduser()))
@@ -67,7 +67,7 @@ def absolute(text: str) -> Path:
 
 
 def exists(path: Path) -> bool:
-    """Whether something is there; False also for what cannot be a path, such as one with a NUL or too long a name."""
+    """Whether a path exists; False also for what cannot be a path (it has a NUL, or its name is too long)."""
     try:
         return path.exists()
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Files and folders for this user alone, whatever the umask is: sessions, logs, what is kept of runs.
+"""Files and folders for this user alone, whatever the umask is: sessions, logs, records of runs.
 
-They hold values of variables, lines of code, tokens. What a person asks for and may share, such as launch.json,
-is not made by these.
+They hold values of variables, lines of code and tokens. Files that users may share, such as launch.json, are not made
+here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ FILE, FOLDER = 0o600, 0o700
 
 
 def make_folder(folder: Path) -> Path:
-    """Make a folder with those above it that are missing, each for this user alone; the folder.
+    """Make a folder and its missing parents, each for this user alone; returns the folder.
 
     Raises:
         OSError: It cannot be made.
@@ -34,7 +34,7 @@ def make_folder(folder: Path) -> Path:
 
 
 def restrict_folder(folder: Path) -> None:
-    """Take from others what they may do in a folder that is there, where it is this user's."""
+    """Take other users' permissions on an existing folder away, if it belongs to this user."""
     if os.name != "posix":
         return
     with contextlib.suppress(OSError):
@@ -44,7 +44,7 @@ def restrict_folder(folder: Path) -> None:
 
 
 def restrict_tree(folder: Path) -> None:
-    """Take from others what they may do with a copy that was made of a folder."""
+    """Take other users' permissions away on everything in a copied folder."""
     for at, _folders, names in os.walk(folder):
         for path in (Path(at), *(Path(at, name) for name in names)):
             if not path.is_symlink():
@@ -52,15 +52,15 @@ def restrict_tree(folder: Path) -> None:
 
 
 def private_opener(path: str, flags: int) -> int:
-    """For ``open(…, opener=opener)``: what is made by it is for this user alone."""
+    """An opener for :func:`open` that makes files for this user alone."""
     return os.open(path, flags, FILE)
 
 
 def open_file(path: Path, mode: str, **options: Any) -> IO[Any]:
-    """Open a file, made for this user alone where it is missing; as :func:`open`."""
+    """As :func:`open`; a missing file is made for this user alone."""
     return open(path, mode, opener=private_opener, **options)
 
 
 def touch(path: Path) -> None:
-    """Make an empty file where there is none."""
+    """Make an empty file if there is none."""
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), FILE))

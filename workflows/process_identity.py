@@ -1,4 +1,4 @@
-"""Which process runs a run, so that a later one of the same id is never taken for it."""
+"""The identity of a process, which distinguishes it from a later one with the same id."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 
 from . import clock
 
-#: Where there is no /proc: seconds by which two readings of a process's start may differ.
+#: Without /proc: seconds by which two readings of a process's start time may differ.
 TOLERANCE = 2.0
 
 
 def identify(pid: int) -> dict[str, Any] | None:
-    """What tells a process from every other one, for keeping in a file; None where there is none."""
+    """The identity of a process as a JSON object; None if there is no such process."""
     started = _started(pid)
     if started is None:
         return None
@@ -32,7 +32,7 @@ def identify(pid: int) -> dict[str, Any] | None:
 
 
 def is_alive(identity: Mapping[str, Any]) -> bool:
-    """Whether the process is still there; of another machine or container that cannot be known, and is believed."""
+    """Whether the process still runs; one of another machine or container cannot be checked and counts as running."""
     if identity.get("host") != platform.node():
         return True
     if identity.get("boot") != clock.boot_id():
@@ -47,7 +47,7 @@ def is_alive(identity: Mapping[str, Any]) -> bool:
 
 
 def process_mark() -> str:
-    """A word that tells this process from every other one, for the names of files that go with it."""
+    """A text that identifies this process, for the names of its temporary files."""
     return _mark(os.getpid())
 
 
@@ -57,9 +57,9 @@ def _mark(pid: int) -> str:
 
 
 def is_leftover(word: str) -> bool:
-    """Whether what carries a process's mark was left by one that is gone.
+    """Whether the process whose mark this is has ended.
 
-    Of one in other surroundings, such as another machine that shares the folder, that cannot be known: it is not.
+    False for a process of another machine or PID namespace, which may share the folder: it cannot be checked.
     """
     found = re.fullmatch(r"(\d{1,9})-(\d{1,20})-([0-9a-f]{8})", word)
     if found is None or found[3] != _surroundings():
@@ -70,18 +70,18 @@ def is_leftover(word: str) -> bool:
 
 @functools.cache
 def _surroundings() -> str:
-    """This boot of this machine, and the namespace in it."""
+    """A digest of this machine, its boot and this process's PID namespace."""
     text = f"{platform.node()} {clock.boot_id()} {clock.pid_namespace()}"
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 def shares_pid_namespace(identity: Mapping[str, Any]) -> bool:
-    """Whether the process's id means something in this process's own surroundings."""
+    """Whether a process's id is valid in this process's machine and PID namespace."""
     return identity.get("host") == platform.node() and identity.get("space") == clock.pid_namespace()
 
 
 def _started(pid: int) -> float | None:
-    """When a process began: ticks since the boot where /proc tells (a corrected clock does not move them)."""
+    """When a process started: ticks since the boot from /proc (independent of the clock), else seconds."""
     if pid <= 0:
         return None
     if clock.boot_id():

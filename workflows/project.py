@@ -1,4 +1,4 @@
-"""A project's own folder for what the program keeps between commands."""
+"""A project's state folder, in which the program keeps files between commands."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from .reading import read_bytes, read_text
 def find_project(folder: Path) -> Path:
     """The project that a folder belongs to, for a command that needs no tasks.py.
 
-    It is the folder, or the first one above it, that has the program's own files or a tasks.py with its tasks. The
-    search ends at the root of a git repository and below the home folder; without any, the folder itself is it.
+    It is the folder, or the nearest above it, that has a state folder or a tasks.py with the program's tasks. The
+    search ends at the root of a git repository and below the home folder. If none is found, it is the folder itself.
     """
     folder = folder.resolve()
     try:
@@ -41,7 +41,7 @@ def find_project(folder: Path) -> Path:
 
 
 def _has_tasks(file: Path) -> bool:
-    """Whether a tasks.py has the program's tasks in it; Celery's, and others, have this name, too."""
+    """Whether a tasks.py imports the program's tasks; Celery and others use this file name, too."""
     try:
         return re.search(rb"^\s*(?:from|import) +workflows\b", read_bytes(file), re.MULTILINE) is not None
     except OSError:
@@ -49,14 +49,14 @@ def _has_tasks(file: Path) -> bool:
 
 
 def state_folder(project: Path, *parts: str, reading: bool = False) -> Path:
-    """The folder for the program's own files in a project, made when missing.
+    """The state folder of a project, made if missing.
 
-    It ignores itself in git, so that nobody has to edit their .gitignore.
+    Its own .gitignore hides it from git, so that you need not edit yours.
 
     Args:
         project: The project's folder.
         parts: Folders below it.
-        reading: Whether it is only looked into: on a full disk it may not be there then.
+        reading: Whether it is only read: then it may be missing on a full disk.
 
     Raises:
         UserError: The folder cannot be made.
@@ -88,17 +88,17 @@ def _remedy(root: Path, folder: Path) -> str:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file of the program's own, for this user alone; a reader sees the old one or the new one whole."""
+    """Write a JSON file atomically, for this user alone."""
     write_bytes(path, json.dumps(value, indent=1).encode(), private=True)
 
 
 def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part.
+    """Write a file atomically: readers see the old content or the new, never a part.
 
     Args:
         path: The file.
         data: Its content.
-        private: Whether nobody but this user may read it, from its first byte on.
+        private: Whether only this user may read it.
     """
     from . import process_identity as identity
 
@@ -109,7 +109,7 @@ def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
             file.write(data)
         os.replace(partial, path)
     except OSError as error:
-        # That of a write itself has no name.
+        # An error of write() has no file name.
         error.filename, error.filename2 = str(path), None
         raise
     finally:
@@ -118,12 +118,12 @@ def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
 
 
 def append_log(path: Path) -> IO[bytes]:
-    """Open a log of the program's own processes, for this user alone, to write at its end."""
+    """Open a log of the program's own processes to append, for this user alone."""
     return open_file(path, "ab")
 
 
 def remove_leftovers(folder: Path, name: str = "") -> None:
-    """Take away what writers of the files in a folder, or of the one of that name, have left that were killed."""
+    """Remove temporary files of killed writers from a folder; with a name, only those of that file."""
     from . import process_identity as identity
 
     before = f".{name}." if name else "."
@@ -134,7 +134,7 @@ def remove_leftovers(folder: Path, name: str = "") -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object; None where there is none or it is damaged."""
+    """Read a JSON object; None if the file is missing or damaged."""
     try:
         value = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError):
@@ -144,12 +144,12 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def exclusive(folder: Path, command: str, *, ending: bool = False) -> Iterator[None]:
-    """Hold the folder for one command at a time.
+    """Lock a folder for one command at a time.
 
     Args:
         folder: The folder.
-        command: The command, for the message to another one.
-        ending: Whether it only ends things and takes them away, which no full disk is to keep it from.
+        command: The command, for the message of others that wait.
+        ending: Whether it only stops and removes things, which has to work on a full disk, too.
 
     Raises:
         UserError: Another command holds it; it is named, with its process id.
@@ -157,7 +157,7 @@ def exclusive(folder: Path, command: str, *, ending: bool = False) -> Iterator[N
     from . import storage
     from .locks import HeldError, hold
 
-    # Where the folder could not be made either, nobody else can hold it.
+    # If the folder could not be made, no other command can hold it.
     borne = {*storage.NO_SPACE_ERRORS, errno.ENOENT} if ending else frozenset()
     owner = folder / "lock.json"
     with contextlib.ExitStack() as stack:

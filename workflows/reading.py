@@ -1,7 +1,7 @@
-"""Files that are read whole: only regular ones, and only up to a size that is said.
+"""Reading complete files: regular ones only, and only up to a given size.
 
-A configuration is often somebody else's. It may be a pipe that never ends, a device, or a file of many gigabytes;
-none of them is waited for or taken into memory.
+A configuration may come from anyone: it could be a pipe that never ends, a device, or a file of many gigabytes. Those
+are refused, without waiting for them or reading them into memory.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 
-#: What a person writes is thousands of times smaller.
+#: Files that people write are thousands of times smaller.
 MOST_BYTES = 16 * 1024 * 1024
 
 
@@ -19,12 +19,12 @@ def read_bytes(path: str | os.PathLike[str], most: int = MOST_BYTES) -> bytes:
 
     Args:
         path: The file; a link is followed.
-        most: Bytes above which it is refused.
+        most: The largest size in bytes that is read.
 
     Raises:
         OSError: It cannot be read, is no regular file, or is larger; ``strerror`` says so.
     """
-    # Without O_NONBLOCK, opening a pipe would wait for somebody who writes.
+    # Without O_NONBLOCK, opening a pipe would block until it has a writer.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
     try:
         descriptor = os.open(path, flags)
@@ -50,13 +50,13 @@ def read_text(
 
     Raises:
         OSError: As :func:`read_bytes`.
-        UnicodeDecodeError: It is not of that encoding.
+        UnicodeDecodeError: It is not in that encoding.
     """
     return read_bytes(path, most).decode(encoding, errors)
 
 
 def line_at(text: str | bytes, position: int) -> int:
-    """The line, counted from 1, of a position; a line ends with LF, CRLF, or CR alone."""
+    """The line number, from 1, of a position in a text; a line ends with LF, CRLF or CR."""
     if isinstance(text, str):
         lf, cr, both = text.count("\n", 0, position), text.count("\r", 0, position), text.count("\r\n", 0, position)
     else:

@@ -1,8 +1,8 @@
-"""What another machine or a service sends, looked at where it arrives: nothing of it is trusted.
+"""Validation of what another machine or a service sends: none of it is trusted.
 
-Every function takes a value and what it is, in words, and returns the value or raises :class:`Refused`.
-:func:`sent_by` says who has sent it. :func:`fields`, :func:`each`, :func:`table` and the like make checks of whole
-messages from those of their parts; what a message holds besides is left out.
+Every check takes a value and its description for messages, and returns the value or raises :class:`Refused`.
+:func:`sent_by` names the sender. :func:`fields`, :func:`each`, :func:`table` and the like combine checks into those of
+complete messages; unknown fields are dropped.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from .terminal import printable
 
 Check = Callable[[Any, str], Any]
 
-#: Bytes of a path, and of one of its parts, that every system takes (Windows takes fewer by default).
+#: Bytes of a path, and of one of its parts, that all systems accept (Windows fewer by default).
 PATH_BYTES, NAME_BYTES = 1024, 255
-#: The largest file that anybody sends.
+#: Bytes of the largest file that is accepted.
 MOST_BYTES = 1 << 44
-#: Levels and values of a message of which the form is not known.
+#: Levels and values that a message of unknown form may have.
 LEVELS, VALUES = 64, 200_000
 _SHOWN = 80
 _DRIVE = re.compile(r"[A-Za-z]:")
-#: Names that are devices on Windows, in every folder and with every ending.
+#: Names that are devices on Windows, in every folder and with every extension.
 _DEVICES = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)\s*(?:\.|$)", re.IGNORECASE)
 _HOST = re.compile(
     r"(?=.{1,253}\Z)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)(?:\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*"
@@ -42,11 +42,11 @@ _BYTES = re.compile("[\udc80-\udcff]")
 
 
 class Refused(UserError):
-    """Something that was received is not what it has to be.
+    """Received data is not valid.
 
     Args:
-        what: What it is instead, to stand after "has sent".
-        who: Who has sent it; empty where :func:`sent_by` says so.
+        what: What it is instead, to follow "has sent".
+        who: The sender; empty if :func:`sent_by` names it.
     """
 
     def __init__(self, what: str, who: str = "") -> None:
@@ -60,7 +60,7 @@ class Refused(UserError):
 
 @contextmanager
 def sent_by(who: str) -> Iterator[None]:
-    """Say who it was that has sent what is refused."""
+    """Name the sender in errors of the block."""
     try:
         yield
     except Refused as error:
@@ -74,11 +74,11 @@ def _refuse(value: Any, what: str, wrong: str) -> Refused:
 
 
 def _shown(value: Any) -> str:
-    """A value in a few plain characters, whatever it is."""
+    """A short printable text for any value."""
     if isinstance(value, str):
         return (ascii(value[:_SHOWN])[1:-1] + ("…" if len(value) > _SHOWN else "")) or "an empty one"
     if type(value) is int:
-        # The digits of a very large one take long.
+        # Converting a very large integer to digits takes long.
         return str(value) if abs(value) < 1 << 80 else "a very large one"
     return str(value) if value is None or isinstance(value, (bool, float)) else f"a {type(value).__name__}"
 
@@ -87,7 +87,7 @@ def _shown(value: Any) -> str:
 
 
 def text(value: Any, what: str, most: int = 65536) -> str:
-    """A text that can be written in UTF-8; of file names also what is none (see PEP 383)."""
+    """A text that can be encoded as UTF-8; file names may have undecodable bytes (PEP 383)."""
     if not isinstance(value, str):
         raise _refuse(value, what, "is no text")
     if len(value) > most:
@@ -102,9 +102,9 @@ def text(value: Any, what: str, most: int = 65536) -> str:
 
 
 def one_line(value: Any, what: str, most: int = 1000) -> str:
-    """A text without control characters, line breaks among them."""
+    """A text without control characters and line breaks."""
     found = text(value, what, most)
-    # Bytes of a file's name that are no text are no control characters either.
+    # Undecodable bytes of a file name are allowed.
     seen = _BYTES.sub("", found)
     if printable(seen) != seen:
         raise _refuse(value, what, "has control characters in it")
@@ -112,7 +112,7 @@ def one_line(value: Any, what: str, most: int = 1000) -> str:
 
 
 def display_text(value: Any, what: str, most: int = 2000) -> str:
-    """A text for people: cut where it is too long, control characters are shown and do nothing."""
+    """A text to be shown: cut if it is too long, with control characters escaped."""
     if not isinstance(value, str):
         raise _refuse(value, what, "is no text")
     return printable(value if len(value) <= most else value[: most - 1] + "…", lines=True)
@@ -144,7 +144,7 @@ def relative_path(value: Any, what: str) -> str:
 def _part(part: str, value: Any, what: str) -> str:
     if part in ("", "."):
         raise _refuse(value, what, "names no file")
-    # On Windows a backslash parts names as well, and a letter with a colon begins another path.
+    # On Windows a backslash is a separator, too, and a letter with a colon names a drive.
     if part == ".." or "\\" in part or _DRIVE.match(part):
         raise _refuse(value, what, "does not stay in its folder")
     if len(os.fsencode(part)) > NAME_BYTES:
@@ -155,9 +155,9 @@ def _part(part: str, value: Any, what: str) -> str:
 
 
 def distinct(paths: Iterable[str], what: str) -> list[str]:
-    """Paths below one folder, of which none is another one's, nor another one's folder."""
+    """Paths below one folder; none may occur twice, or be the folder of another."""
     found = list(paths)
-    # Where the file system knows no capital letters, two such names are one.
+    # On file systems that ignore case, names that differ only in case are the same.
     folds = sys.platform in ("win32", "darwin")
     seen: set[str] = set()
     for path in found:
@@ -173,7 +173,7 @@ def distinct(paths: Iterable[str], what: str) -> list[str]:
 
 
 def absolute_path(value: Any, what: str) -> str:
-    """An absolute path of another machine, which is no Windows."""
+    """An absolute POSIX path of another machine."""
     found = one_line(value, what, 4096)
     if not found.startswith("/") or ".." in found.split("/"):
         raise _refuse(value, what, "is no absolute path")
@@ -198,7 +198,7 @@ def address(value: Any, what: str) -> str:
     found = one_line(value, what, 253)
     if _HOST.fullmatch(found):
         if re.fullmatch(r"[0-9.]+|0[xX][0-9a-fA-F.]*", found):
-            # Only digits: an address, and none of the spellings that resolvers read each in their own way.
+            # Digits only: it has to be an IP address in its usual form. Resolvers differ in how they read others.
             _ip(found, value, what)
         return found
     _ip(found, value, what)
@@ -215,7 +215,7 @@ def _ip(found: str, value: Any, what: str) -> Any:
 
 
 def web_address(value: Any, what: str) -> str:
-    """An address of http or https."""
+    """An http or https URL."""
     found = one_line(value, what, 8192)
     try:
         parts = urlsplit(found)
@@ -223,7 +223,7 @@ def web_address(value: Any, what: str) -> str:
     except ValueError as error:
         raise _refuse(found.partition("?")[0], what, "is no address") from error
     if parts.scheme not in ("http", "https") or not host or any(one.isspace() for one in found):
-        # What comes behind the question mark may be a signature.
+        # The query may hold a signature.
         raise _refuse(found.partition("?")[0], what, "is no address of http or https")
     return found
 
@@ -252,14 +252,14 @@ def size(value: Any, what: str) -> int:
 
 
 def real(value: Any, what: str) -> float:
-    """A number that is one: neither infinite nor none."""
+    """A finite number."""
     if type(value) not in (int, float) or abs(value) > 1e15 or math.isnan(value):
         raise _refuse(value, what, "is no number")
     return float(value)
 
 
 def flag(value: Any, what: str) -> bool:
-    """Yes or no."""
+    """A boolean."""
     if type(value) is not bool:
         raise _refuse(value, what, "is neither true nor false")
     return value
@@ -269,12 +269,12 @@ def flag(value: Any, what: str) -> bool:
 
 
 def between(least: int, most: int) -> Check:
-    """A whole number in these limits."""
+    """A check for a whole number within limits."""
     return lambda value, what: number(value, what, least, most)
 
 
 def one_of(*known: Any) -> Check:
-    """One of these."""
+    """A check for one of these values."""
 
     def check(value: Any, what: str) -> Any:
         if not any(type(value) is type(one) and value == one for one in known):
@@ -285,12 +285,12 @@ def one_of(*known: Any) -> Check:
 
 
 def optional(check: Check) -> Check:
-    """The same, or null."""
+    """A check that also accepts null."""
     return lambda value, what: None if value is None else check(value, what)
 
 
 def each(check: Check, most: int, least: int = 0) -> Check:
-    """A list of so many of a kind."""
+    """A check for a list of ``least`` to ``most`` items that pass a check."""
 
     def found(value: Any, what: str) -> list[Any]:
         if not isinstance(value, list):
@@ -303,7 +303,7 @@ def each(check: Check, most: int, least: int = 0) -> Check:
 
 
 def row(*checks: Check) -> Check:
-    """A list with one of each."""
+    """A check for a list with one item for each check."""
 
     def found(value: Any, what: str) -> list[Any]:
         if not isinstance(value, list) or len(value) != len(checks):
@@ -314,7 +314,7 @@ def row(*checks: Check) -> Check:
 
 
 def table(key: Check, value: Check, most: int) -> Check:
-    """A JSON object with so many names of a kind."""
+    """A check for a JSON object of at most ``most`` entries whose keys and values pass checks."""
 
     def found(given: Any, what: str) -> dict[str, Any]:
         if not isinstance(given, dict):
@@ -327,7 +327,7 @@ def table(key: Check, value: Check, most: int) -> Check:
 
 
 def fields(needed: dict[str, Check], optional: dict[str, Check] | None = None) -> Check:
-    """A JSON object with these fields. What it has besides is left out."""
+    """A check for a JSON object with these fields; others are dropped."""
 
     def found(given: Any, what: str) -> dict[str, Any]:
         if not isinstance(given, dict):
@@ -342,7 +342,7 @@ def fields(needed: dict[str, Check], optional: dict[str, Check] | None = None) -
 
 
 def anything(value: Any, what: str) -> Any:
-    """Any JSON, of few enough levels and values that it can be gone through."""
+    """Any JSON value within limits of depth and size."""
     left, level = [value], 0
     count = 1
     while left:
@@ -361,7 +361,7 @@ def anything(value: Any, what: str) -> Any:
 
 
 def as_json(data: bytes | str, what: str) -> Any:
-    """The value of a JSON text."""
+    """Parse a JSON text."""
 
     def constant(word: str) -> Any:
         raise ValueError(word)
@@ -373,7 +373,7 @@ def as_json(data: bytes | str, what: str) -> Any:
 
 
 def message(data: bytes, what: str = "a message") -> dict[str, Any]:
-    """The JSON object of a message."""
+    """Parse a message, which has to be a JSON object."""
     value = as_json(data, what)
     if not isinstance(value, dict):
         raise _refuse(value, what, "is no JSON object")
@@ -381,7 +381,7 @@ def message(data: bytes, what: str = "a message") -> dict[str, Any]:
 
 
 def one_requested(value: str, known: Collection[str], what: str) -> str:
-    """One of those that were asked for."""
+    """A value that has to be one of those requested."""
     if value not in known:
         raise _refuse(value, what, "was not asked for")
     return value

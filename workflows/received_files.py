@@ -1,7 +1,7 @@
-"""Files that come from another machine or a service, written where they belong and nowhere else.
+"""Writing files that come from another machine or a service.
 
-What is made is the owner's alone, and no program, whatever the other side says of it. A file appears whole or
-not at all. Nothing is written through a link that leads out of the folder.
+They are for this user alone and never executable, whatever the sender says. Each is written atomically, inside its
+folder only: never through a link that leads out of it.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from .paths import shown
 from .project import remove_leftovers
 from .received import relative_path
 
-#: What a new file may be used for, and by whom.
+#: The mode of a new file.
 MODE = 0o600
-#: Bytes that are left free on a disk, whatever is received.
+#: Bytes that always stay free on the disk.
 SPARE_BYTES = 64 << 20
 
 
 def place_below(folder: Path, name: str) -> Path:
-    """Where a file goes below a folder. Nothing is made.
+    """The path for a received file below a folder. Nothing is created.
 
     Args:
-        folder: The folder, new or there.
-        name: The file's path below it, as it was received.
+        folder: The folder, which may not exist yet.
+        name: The file's path below it, as received.
 
     Raises:
         Refused: It is no path below a folder.
-        UserError: What is there by now is in its way.
+        UserError: Something else is at that path.
     """
     inside = relative_path(name, "a name")
     root = os.path.realpath(folder)
@@ -63,7 +63,7 @@ def place_below(folder: Path, name: str) -> Path:
 
 @contextlib.contextmanager
 def file_below(folder: Path, name: str) -> Iterator[BinaryIO]:
-    """A file below a folder, to be written. It has its name only when all has been written.
+    """Open a file below a folder for writing. It gets its name only when it is complete.
 
     Args:
         folder: The folder, new or there.
@@ -71,13 +71,13 @@ def file_below(folder: Path, name: str) -> Iterator[BinaryIO]:
 
     Raises:
         Refused: It is no path below a folder.
-        UserError: What is there is in its way, or it cannot be written.
+        UserError: Something else is at that path, or it cannot be written.
     """
     target = place_below(folder, name)
     made = _missing(target.parent)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Once more: what was made meanwhile may be a link.
+        # Again: a link may have been made meanwhile.
         target = place_below(folder, name)
         mode = stat.S_IMODE(os.lstat(target).st_mode) if os.path.lexists(target) else MODE
         remove_leftovers(target.parent)
@@ -99,13 +99,13 @@ def file_below(folder: Path, name: str) -> Iterator[BinaryIO]:
         ) from error
     finally:
         for one in made:
-            # Those that the file has not come to.
+            # Only folders that stayed empty are removed.
             with contextlib.suppress(OSError):
                 one.rmdir()
 
 
 def _missing(folder: Path) -> list[Path]:
-    """A folder and those above it that are not there, the innermost one first."""
+    """The missing folders of a path, the innermost first."""
     found = []
     while not os.path.lexists(folder):
         found.append(folder)
@@ -114,10 +114,10 @@ def _missing(folder: Path) -> list[Path]:
 
 
 def check_free_space(folder: Path, size: int) -> None:
-    """See that a disk has room for so many bytes.
+    """Check that a disk has enough free space for so many bytes.
 
     Raises:
-        UserError: It has not.
+        UserError: It has too little.
     """
     found = storage.free_space(folder)
     if found is not None and size > max(0, found.free - SPARE_BYTES):

@@ -1,11 +1,11 @@
-"""Secrets are left out of everything that the program shows, logs, records or reports.
+"""Masking secrets in everything that the program shows, logs, records or reports.
 
-:func:`scrub` knows them by their form (passwords in addresses, signatures and keys in queries, connection strings,
-headers, arguments, private keys, tokens of well-known kinds) and by their value: those of variables with such names,
-and those that :func:`keep_secret` was told. What stays is what helps: ``https://host/path?sv=1&sig=***``.
+:func:`scrub` recognizes them by their form (passwords in URLs, signatures and keys in queries, connection strings,
+headers, arguments, private keys, tokens of well-known kinds) and by their value: that of variables with a secret's
+name, and those passed to :func:`keep_secret`. The rest stays readable: ``https://host/path?sv=1&sig=***``.
 
-It sees megabytes of other programs' output, some of it hostile, so all of it takes linear time: each expression
-begins with a literal or a single character, and what follows it always matches, or is bounded.
+It handles megabytes of other programs' output, some of it hostile, so all of it takes linear time: each expression
+begins with a literal or a single character, and what follows always matches or is bounded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MASK = "***"
 
 # Values that are known ------------------------------------------------------------------------------
 
-#: A value that is shorter could be anything, and leaving it out would spoil what is said.
+#: Shorter values are not masked: they occur in ordinary text.
 _SHORTEST = 6
 _COMMON = frozenset(
     (
@@ -46,12 +46,12 @@ _SECRET_INPUT = re.compile(
     r"(?:SECRET|PASSWORD|PASSWD|PASSPHRASE)[_-]?(?:\d{1,3}|dev|test|prod|old|new)\Z|(?:\A|[_-])(?:SAS|PAT)\Z",
     re.IGNORECASE,
 )
-#: Names that look so and name files.
+#: Names that look secret and hold the path of a file.
 _FILE_VARIABLES = re.compile(r"^AML_REMOTE_KEY$|_(?:FILE|PATH|DIR)$", re.IGNORECASE)
 
 
 class _Known:
-    """The secrets that are known by their value."""
+    """The secrets that are known by value, in all their spellings."""
 
     def __init__(self) -> None:
         self.values: set[str] = set()
@@ -69,7 +69,7 @@ class _Known:
         self.values.add(value)
         encoded = quote(value, safe="")
         self._spellings |= {value, encoded, quote(value), quote_plus(value), _lower_hex(encoded)}
-        # As a JSON text, a Python literal and a shell's word have it.
+        # As in a JSON text, a Python literal and a shell's word.
         escaped = value.replace("\\", "\\\\")
         self._spellings |= {escaped, escaped.replace('"', '\\"'), escaped.replace("'", "\\'")}
         self._spellings.add(value.replace("'", "'\"'\"'"))
@@ -88,7 +88,7 @@ class _Known:
         text = self._pattern.sub(MASK, text)
         if "\n" in text:
             if self._folded is None:
-                # Where a line was folded in the midst of one. Short ones would be found in too much.
+                # A secret may be split by a line break. Short ones are not looked for: they would match too much.
                 long = sorted(
                     (one for one in self._spellings if 10 <= len(one) <= 1000), key=lambda one: (-len(one), one)
                 )
@@ -99,7 +99,7 @@ class _Known:
 
 
 def _bounded(spelling: str) -> str:
-    """A short one counts only where it stands alone."""
+    """The expression for a spelling; a short one has to stand alone."""
     if len(spelling) >= 8:
         return re.escape(spelling)
     return rf"(?<![A-Za-z0-9]){re.escape(spelling)}(?![A-Za-z0-9])"
@@ -113,13 +113,13 @@ _known = _Known()
 
 
 def keep_secret(value: str) -> None:
-    """Have a value never be shown, in whatever spelling."""
+    """Register a secret: it is masked from now on, in every spelling."""
     if value:
         _known.add(value)
 
 
 def keep_variables(variables: Mapping[str, str]) -> None:
-    """Have the values of variables with a secret's name never be shown, nor the passwords in their addresses."""
+    """Register values of variables with a secret's name, and passwords in the variables' URLs."""
     for name, value in variables.items():
         if not isinstance(value, str) or not value or value.lower() == name.lower():
             continue
@@ -133,14 +133,14 @@ def keep_variables(variables: Mapping[str, str]) -> None:
 
 
 def keep_conda_variables(content: Mapping[str, Any]) -> None:
-    """The same for the ``variables`` of a conda file's content."""
+    """:func:`keep_variables` for the ``variables`` of a conda file."""
     variables = content.get("variables")
     if isinstance(variables, Mapping):
         keep_variables({str(name): str(value) for name, value in variables.items()})
 
 
 def keep_inputs(inputs: Mapping[str, str]) -> None:
-    """Have the values of literal inputs with a secret's name never be shown, nor the passwords in their addresses."""
+    """Register values of literal inputs with a secret's name, and passwords in the inputs' URLs."""
     for name, value in inputs.items():
         if is_secret_input(name, value) and value.lower() != name.lower():
             keep_secret(value)
@@ -148,33 +148,33 @@ def keep_inputs(inputs: Mapping[str, str]) -> None:
 
 
 def is_secret_input(name: str, value: str) -> bool:
-    """Whether a literal input is a secret by its name; a ``primary_key`` names a column."""
+    """Whether a literal input has a secret's name; ``primary_key`` is none, since it names a column."""
     return _is_secret_name(name, value) or (_SECRET_INPUT.search(name) is not None and not is_reference(value))
 
 
 def is_reference(value: str) -> bool:
-    """Whether a value is no more than the name of what has it: ``${{inputs.password}}``, ``$VAR``, ``<password>``."""
+    """Whether a value is only a reference to another: ``${{inputs.password}}``, ``$VAR``, ``<password>``."""
     return _REFERENCE.fullmatch(value.strip()) is not None
 
 
 def find_known_secrets(text: str) -> list[str]:
-    """The secrets known by their value that a text holds."""
+    """The registered secrets that occur in a text."""
     return sorted(value for value in _known.values if value in text)
 
 
 def keep_address(address: str) -> None:
-    """Have the password and the signature of an address never be shown, also not a part of it on its own."""
+    """Register the password and the signature of a URL, and the parts of the password."""
     rest = address.partition("://")[2]
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
     if "@" in authority:
         user, colon, password = authority.rpartition("@")[0].partition(":")
-        # A token may stand there in place of a user.
+        # A token may stand in place of a user.
         one = password if colon else user
         if colon or not address.partition("://")[0].lower().endswith("ssh"):
             keep_secret(one)
             keep_secret(unquote(one))
     elif "@" in rest and not _PORT.match(authority.partition(":")[2]):
-        # A password with what ends an address's first part, as :func:`scrub` takes it.
+        # A password with `/`, `?` or `#` in it, as :func:`scrub` reads it.
         for part in re.split("[/?#]", rest.rpartition("@")[0].partition(":")[2]):
             keep_secret(part)
     query = rest.partition("?")[2].partition("#")[0]
@@ -185,14 +185,14 @@ def keep_address(address: str) -> None:
 
 
 def keep_addresses(text: str) -> None:
-    """The same for every address in a text, such as a line of a requirements file."""
+    """:func:`keep_address` for every URL in a text, such as a line of a requirements file."""
     if "://" in text:
         for word in re.split(r"[\s,;\"'<>]+", text):
             keep_address(word)
 
 
 def _is_place(value: str) -> bool:
-    """Whether a variable holds a path or refers to another variable."""
+    """Whether a variable's value is an existing path or a reference to another variable."""
     return is_reference(value) or (
         value.startswith(("/", "~/", "./", "../")) and os.path.exists(os.path.expanduser(value))
     )
@@ -201,12 +201,12 @@ def _is_place(value: str) -> bool:
 # Forms ----------------------------------------------------------------------------------------------
 
 
-#: What is left out may bring to light what was hidden behind it. Nothing but an attack takes more than twice.
+#: A masked text may reveal another secret. Only an attack needs more than two rounds.
 _ROUNDS = 8
 
 
 def scrub(text: str) -> str:
-    """A text without secrets; one that has none is unchanged. Twice is the same as once."""
+    """Mask the secrets in a text. It is idempotent, and a text without secrets is unchanged."""
     for _ in range(_ROUNDS):
         before, text = text, _scrub_once(text)
         if text == before:
@@ -230,7 +230,7 @@ def _scrub_once(text: str) -> str:
 
 
 def scrub_value(value: Any) -> Any:
-    """A value for JSON without secrets: texts are scrubbed, and what stands under a secret's name is left out."""
+    """Mask the secrets in a JSON value: texts are scrubbed, and texts under a secret's name are replaced."""
     if isinstance(value, str):
         return scrub(value)
     if isinstance(value, Mapping):
@@ -251,10 +251,10 @@ def _under(name: str, value: Any) -> Any:
 
 
 def mask_known_secrets(value: Any) -> Any:
-    """A value for JSON without the secrets that are known by their value.
+    """Mask only registered secrets in a JSON value.
 
-    That is for what a person asks to see of their own program, the values of its variables: a variable called `token`
-    is shown, and what the program was given as a secret is not.
+    This is for values of the user's own program that they ask to see: a variable called `token` is shown, but a secret
+    that the program was given is not.
     """
     if isinstance(value, str):
         return _known.leave_out(value)
@@ -266,22 +266,22 @@ def mask_known_secrets(value: Any) -> Any:
 
 
 class LineScrubber:
-    """Leaves secrets out of text that comes line by line: a private key has many lines."""
+    """Masks secrets in text that comes line by line, including private keys of many lines."""
 
-    #: Lines after which a key that does not end is none.
+    #: Lines after which a private key without an end is taken for ordinary text.
     LONGEST = 200
 
     def __init__(self) -> None:
         self._inside = 0
 
     def __call__(self, line: str) -> str:
-        """The line without secrets."""
+        """Mask the secrets in the next line."""
         if self._inside and _END in line:
             self._inside = 0
             return MASK + scrub(line.partition(_END)[2].partition("-----")[2])
         if self._inside:
             self._inside -= 1
-            # Others may come in between, or a key was only spoken of.
+            # Other lines may come in between, or a key was only mentioned.
             if _KEYS_LINE.search(line.rstrip()):
                 return MASK
         if "PRIVATE KEY" in line:
@@ -291,11 +291,11 @@ class LineScrubber:
         return scrub(line)
 
 
-# Private keys, as PEM has them
+# Private keys in PEM
 
 _BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----")
 _END = "-----END "
-#: A line of one, whatever stands before it in a log: base64 or a header. The last one may be short.
+#: A line of a key, after whatever a log puts before it: base64 or a header. The last one may be short.
 _KEYS_LINE = re.compile(
     r"[A-Za-z0-9+/]{40}"
     r"|(?:\A|[\s\"'|>\]])(?:[A-Za-z0-9+/]{24,}={0,2}|[A-Za-z0-9+/]{2,23}==?|(?:Proc-Type|DEK-Info): .*)\Z"
@@ -327,11 +327,11 @@ def _without_private_keys(text: str) -> str:
     return "".join([*parts, text[done:]])
 
 
-# Users and passwords in addresses
+# Users and passwords in URLs
 
 _ADDRESS = re.compile(
     r"(?:(?::|%(?:25)?3a)(?://|\\/\\/|%(?:25)?2f%(?:25)?2f)"
-    # As a path has it: of two slashes one is left.
+    # Where a path was made of it, one of the two slashes is left.
     r"|(?:(?<=http)|(?<=ttps)|(?<=\bftp)):[/\\](?![/\\]))((?:(?!://)\S)*)",
     re.IGNORECASE,
 )
@@ -339,10 +339,10 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}\Z")
 _CLOSING = {'"': '"', "'": "'", "`": "`", "<": ">", "(": "", "[": ""}
 _AUTHORITY = re.compile(r"(?:(?!%(?:25)?(?:2f|3f|23))[^/?#])*", re.IGNORECASE)
 _ENCODED_AT = re.compile(r"%(?:25)?40", re.IGNORECASE)
-#: A token as conda's channels have it.
+#: A token in the path of a conda channel.
 _CHANNEL_TOKEN = re.compile(r"/t/[\w.~%-]{8,}(?=/|\Z)")
 _PORT = re.compile(r"\d*\Z|\W*port\W*\Z|[{$<%(]", re.IGNORECASE)
-#: Schemes with which a user's name is a name and nothing more; with those of Azure's storage it is a container's.
+#: Schemes whose user is no secret; in those of Azure Storage it names a container.
 _NAMES_USERS = ("ssh", "sftp", "scp", "rsync", "wasb", "wasbs", "abfs", "abfss", "vscode-remote")
 
 
@@ -369,7 +369,7 @@ def _without_user(found: re.Match[str]) -> str:
     name, colon, port = authority.partition(":")
     if not colon or name.startswith("[") or _PORT.match(port):
         return f"{head}{authority}{tail}{rest}"
-    # No port can look so: it is a password that holds what ends an address's first part, or one that is cut off.
+    # This is no port: it is a password that contains `/`, `?` or `#`, or one that is cut off.
     if "@" in tail:
         return f"{head}{_user(name + ':', scheme)}@{tail.rpartition('@')[2]}{rest}"
     if not tail and not rest and text[found.end() : found.end() + 1] in ("", "\n"):
@@ -377,7 +377,7 @@ def _without_user(found: re.Match[str]) -> str:
     return found[0]
 
 
-#: The same without a scheme, as images and hosts have it; a port or a path has to follow. `name:tag@sha256:…` is none.
+#: User and password without a scheme, as for images and hosts; a port or path has to follow. Not `name:tag@sha256:…`.
 _BARE_USER = re.compile(
     r"(?<![\w@/:.+~-])[\w.+~-]{1,64}:(?!\d{1,5}@)[^\s:@/\"'<>]{1,200}@"
     r"(?=[A-Za-z0-9.-]{1,253}(?::\d{1,5}(?![\w:])|/))"
@@ -385,25 +385,25 @@ _BARE_USER = re.compile(
 
 
 def _user(user: str, scheme: str) -> str:
-    """What is shown of what stands before the ``@``."""
+    """What is shown in front of the ``@``."""
     if scheme.rpartition("+")[2] in _NAMES_USERS:
         name, colon, _password = user.partition(":")
         return f"{name}:{MASK}" if colon else name
     return MASK
 
 
-# What has a name: parameters, variables, fields, arguments
+# Named values: parameters, variables, fields, arguments
 
 _QUALIFIED_KEY = (
     r"(?:(?:api|access|account|secret|private|subscription|shared|storage|encryption|signing|master|admin|auth"
     r"|functions|instrumentation)[_-]?key|(?:primary|secondary)key)"
 )
-#: Secrets under whatever name ends so.
+#: Endings of names that are always secret.
 _STRONG = (
     rf"password|passwd|sshpass|passphrase|secret|token|sharedaccesskey|sharedaccesssignature|{_QUALIFIED_KEY}|credentials?"
     r"|connection[_-]?string|registry[_-]?auth|cookie"
 )
-#: Secrets only in the query of an address, or where nothing else can be meant.
+#: Endings of names that are secret in a URL's query, or where nothing else can be meant.
 _WEAK = r"signature|x-(?:amz|goog)-credential|assertion|ticket|session|code|sig|sas|auth|pass|pwd|key|_proxy"
 _EQUALS = r"(?:[ \t]{0,8}(?:=>|:=|=|:)[ \t]{0,8}|%(?:25)*3d|\\u003d)"
 _QUOTE = r"\\{0,4}[\"']"
@@ -420,23 +420,23 @@ _VALUE = re.compile(
     re.IGNORECASE,
 )
 _WORD = re.compile(r"(?:\$\{\{[^{}\n]{0,200}\}\}|'[^'\n]*'|\"[^\"\n]*\"|[^\s'\"])+")
-#: What names a value and is none: an expression, a variable of a shell's, a word of a usage's.
+#: A reference to a value: an expression, a shell variable, a placeholder of a usage message.
 _REFERENCE = re.compile(
     r"\$\{\{[^{}\n]{0,200}\}\}|\$\{[A-Za-z_]\w{0,100}\}|\$[A-Z_][A-Z0-9_]{0,100}|\$env:\w{1,100}"
     r"|%[A-Za-z_]\w{2,100}%|<[A-Za-z][\w .-]{0,60}>"
 )
-#: The same in small letters, which may as well be a password where no shell reads it.
+#: A lower-case shell variable, which outside of a shell may as well be a password.
 _SHELL_REFERENCE = re.compile(r"\$[a-z_]{1,100}")
 _VALUE_ENDS = re.compile(r"[.:,]?(?:[\s\"'`;&|()\[\]{}<>]|\\|\Z)|,")
 _PROXY = re.compile(r"[^\s\"'`<>]+")
 _LINE = re.compile(r"[^\n]*")
 _IN_QUERY = re.compile(r"(?:[?&;]|%(?:25)*(?:26|3f)|\\u0026)(?:amp;)?[\w.~-]{0,40}\Z", re.IGNORECASE)
 _ARGUMENT = re.compile(r"(?:\A|[\s\"'\[(,=])-{1,2}[A-Za-z][\w-]{0,40}\Z|(?:\A|[\s\"'\[(,=])--?\Z")
-#: As .netrc has it, in one line or several.
+#: A login of .netrc, on one line or several.
 _LOGIN = re.compile(r"\blogin[ \t]+\S{1,80}\s+\Z")
-#: As a Dockerfile may have a variable.
+#: A variable in a Dockerfile.
 _INSTRUCTION = re.compile(r"\b(?:ENV|ARG)[ \t]+[A-Za-z0-9_]{0,40}\Z")
-#: What stands for the absence of a secret, or for its presence.
+#: Values that only say whether there is a secret.
 _NO_SECRET = re.compile(r"(?:none|null|true|false)\Z", re.IGNORECASE)
 _OPEN_TAG = re.compile(r"<[\w:.-]{0,40}\Z")
 _NO_TOKEN = re.compile(
@@ -450,12 +450,12 @@ _SECRET_NAME = re.compile(rf"(?:{_STRONG})(?:[_-]?value)?\Z|(?:\A|[_-])(?:sig|pw
 
 
 def _in_query(name: str) -> bool:
-    """Whether the value of an address's parameter is a secret."""
+    """Whether a query parameter of this name is a secret."""
     return bool(_SECRET_NAME.search(name) or _WEAK_NAME.search(name))
 
 
 def _is_secret_name(name: str, value: str) -> bool:
-    """Whether what stands under a name in an object is a secret."""
+    """Whether the value under a name in an object is a secret."""
     if not _SECRET_NAME.search(name) or _FILE_VARIABLES.search(name) or is_reference(value):
         return False
     return not (name.lower().endswith("token") and _NO_TOKEN.fullmatch(value))
@@ -467,7 +467,7 @@ def _without_named(text: str) -> str:
     while found := _NAMED.search(text, at):
         span = _secret_span(text, found)
         if span is None:
-            # What follows may hold another.
+            # The text behind the name may hold another.
             at = found.end("word")
             continue
         begin, end = span
@@ -477,7 +477,7 @@ def _without_named(text: str) -> str:
 
 
 def _secret_span(text: str, found: re.Match[str]) -> tuple[int, int] | None:
-    """Where the value lies that a name announces; None where it announces no secret."""
+    """The span of the value that follows a name; None if it is no secret."""
     word, begin, at = found["word"].lower(), found.start(), found.end()
     before = text[max(0, begin - 48) : begin]
     if found["argument"] is not None:
@@ -486,7 +486,7 @@ def _secret_span(text: str, found: re.Match[str]) -> tuple[int, int] | None:
         good = _OPEN_TAG.search(before) and not _WEAK_NAME.match(word)
         end = text.find("<", at, at + 20000) if good else -1
         if end > at and not text.startswith("</", end) and not text[at].isalnum():
-            # A usage's word, not an element: `--password <password> --user <user>`
+            # Placeholders of a usage message, not an element: `--password <password> --user <user>`
             return None
         return (at, end) if end > at else None
     queried = _IN_QUERY.search(before) is not None and "=" in found["equals"] + "=" * ("3d" in found["equals"].lower())
@@ -520,7 +520,7 @@ def _secret_span(text: str, found: re.Match[str]) -> tuple[int, int] | None:
 
 
 def _counts_alone(text: str, found: re.Match[str], before: str) -> bool:
-    """Whether a name outside of an address's query is that of a secret."""
+    """Whether a name outside of a URL's query is a secret's."""
     word, last = found["word"].lower(), before[-1:]
     assigned = found["equals"].strip() in ("=", "%3D", "%3d", "\\u003d")
     if word in ("sig", "sas"):
@@ -535,19 +535,19 @@ def _counts_alone(text: str, found: re.Match[str], before: str) -> bool:
         own = text[found.start() : found.start() + 3] == "PWD" or before.endswith("OLD")
         return assigned and (variable or before.endswith("--")) and not (own and last != "_")
     if word == "key":
-        # Any variable of that kind, but for those that name files or columns.
+        # Any environment variable that ends so, except those that name files or columns.
         name = re.search(r"[A-Z][A-Z0-9_]{0,40}_\Z", before)
         variable = name is not None and found["word"] == "KEY" and not before.endswith("AML_REMOTE_")
         return assigned and variable and text[found.end() : found.end() + 1] not in ("/", "~", ".")
     return not _WEAK_NAME.match(word)
 
 
-#: What curl and the like take after `-u`. Numbers are those of a user and a group.
+#: User and password after `-u`, as for curl. Two numbers are a user id and a group id.
 _USER_ARGUMENT = re.compile(
     r"(?<![\w-])(?P<option>(?:-u|-U|--(?:[a-z]{1,20}-)?(?:user|auth))(?:[= \t]{1,8}|[\"'],[ \t]{0,8}[\"']|)[\"']?)"
     r"(?P<user>[^\s:\"'=]{1,200}:)(?P<password>[^\s\"']+)"
 )
-#: A password after `-p`, of those programs that take it so.
+#: A password after `-p`, for programs that take it so.
 _LOGIN_ARGUMENT = re.compile(
     r"(\b(?:docker|podman|az acr)[ \t]{1,8}login\b[^\n]{0,200}?[ \t]-p[ \t=]{1,8}|\bsshpass -p ?)\S+"
 )
@@ -566,7 +566,7 @@ def _without_login(found: re.Match[str]) -> str:
 
 
 def _argument_span(text: str, found: re.Match[str], before: str) -> tuple[int, int] | None:
-    """The value of an argument in a command line, or in a list of arguments."""
+    """The span of an option's value in a command line or a list of arguments; None if it is no secret."""
     word, at = found["word"].lower(), found.end()
     if (_LOGIN.search(before) and word == "password") or (
         _INSTRUCTION.search(before) and found["word"].isupper() and not _WEAK_NAME.match(word)
@@ -587,7 +587,7 @@ def _argument_span(text: str, found: re.Match[str], before: str) -> tuple[int, i
 
 
 def _trimmed(text: str, at: int, end: int) -> int:
-    """The end of a value without what follows it in a sentence, or closes what was opened before it."""
+    """The end of a value without trailing punctuation, and without brackets that were opened before it."""
     spare = {close: text.count(close, at, end) - text.count(opening, at, end) for opening, close in ("()", "[]", "{}")}
     while end > at + 1 and text[end - 1] in ",.)}]:" and spare.get(text[end - 1], 1) > 0:
         if text[end - 1] in spare:
@@ -597,7 +597,7 @@ def _trimmed(text: str, at: int, end: int) -> int:
 
 
 def _refers_at(text: str, at: int, in_shell: bool = False) -> bool:
-    """Whether what stands there, in quotes or not, only names a value."""
+    """Whether the text at a position, quoted or not, is only a reference to a value."""
     quote_ = text[at : at + 1] if in_shell and text[at : at + 1] in ("'", '"') else ""
     at += len(quote_)
     found = _REFERENCE.match(text, at)
@@ -610,7 +610,7 @@ def _refers_at(text: str, at: int, in_shell: bool = False) -> bool:
 
 
 def _proxy_span(text: str, at: int) -> tuple[int, int] | None:
-    """A user and password without a scheme before them, as proxies' variables may have them."""
+    """The span of user and password without a scheme, as in proxy variables; None if there is none."""
     value = _PROXY.match(text, at)
     if value is None or "://" in value[0] or "@" not in value[0]:
         return None
@@ -618,7 +618,7 @@ def _proxy_span(text: str, at: int) -> tuple[int, int] | None:
 
 
 def _closing(text: str, opening: str, at: int) -> int:
-    """Where a quoted text ends, at the end of the line at the latest."""
+    """The end of a quoted text, at the latest the end of the line."""
     depth, stop = len(opening) - 1, re.compile(rf"[\n{opening[-1]}]")
     while found := stop.search(text, at):
         end = found.start()
@@ -634,7 +634,7 @@ def _closing(text: str, opening: str, at: int) -> int:
 
 
 def _continued(text: str, end: int) -> int:
-    """The end of a value where it goes on on the next line, as far as that can be told."""
+    """The end of a value that may continue on the next line."""
     if text[end : end + 1] != "\n":
         return end
     more = _CONTINUED.match(text, end)

@@ -1,4 +1,4 @@
-"""docs/reference.md: every setting and every task, as the code has them."""
+"""The text of docs/reference.md: every setting and every task, generated from the code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ setting may be left out where that setting is set.
 
 
 def reference() -> str:
-    """The page."""
+    """The complete page as Markdown."""
     from .tasks.all_tasks import collected
 
     namespace = collected()

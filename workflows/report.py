@@ -1,7 +1,7 @@
-"""What a task tells the machine from which it was asked for, with ``--remote``.
+"""The report of a task that another machine runs here with ``--remote``.
 
-There is a file for it in ``AZUREML_DEBUG_REPORT`` then, one JSON object a line; background processes that the task
-starts inherit it. What would be written for an editor here belongs there.
+``AZUREML_DEBUG_REPORT`` names its file, with one JSON object per line; background processes of the task inherit it.
+Launch configurations go into the report, since the editor is on the other machine.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any
 VARIABLE = "AZUREML_DEBUG_REPORT"
 #: Seconds that the other machine may take to open tunnels.
 DONE_SECONDS = 60.0
-#: What was typed on that machine.
+#: The variable with the command as it was typed on that machine.
 TYPED = "AZUREML_DEBUG_TYPED"
 
 
 def is_wanted() -> bool:
-    """Whether this command was asked for from another machine."""
+    """Whether another machine runs this command with ``--remote``."""
     return bool(os.environ.get(VARIABLE))
 
 
 def typed_command() -> str:
-    """What was typed after ``inv``, on whichever machine that was, without secrets."""
+    """What was typed after ``inv``, here or on the other machine, without secrets."""
     from .redaction import scrub
 
     return scrub(os.environ.get(TYPED) or shlex.join(sys.argv[1:]))
@@ -45,9 +45,9 @@ def add(**value: Any) -> None:
 
 
 def wait_until_done() -> None:
-    """Wait until the other machine has done what was told: what is said next builds on it.
+    """Wait until the other machine has handled the report so far, since the next lines depend on it.
 
-    Not for long: it may be gone, and the task goes on all the same.
+    At most :data:`DONE_SECONDS`: if the other machine is gone, the task goes on.
     """
     path = os.environ[VARIABLE]
     told, deadline = os.path.getsize(path), time.monotonic() + DONE_SECONDS
@@ -74,12 +74,12 @@ def add_configurations(
 
     Args:
         owner: What they belong to: ``{"run": folder}`` or ``{"service": folder, "created": …}``.
-        what: The same for people.
-        configurations: As they would be written here.
-        compounds: Likewise.
-        in_use: Names of the same family that still lead somewhere; None where older ones are left alone.
-        ports: Further ports on 127.0.0.1 that are to be reached, by what they are for.
-        also: Other names by which an editor may know a configuration.
+        what: The owner's name, for messages.
+        configurations: The configurations as they would be written here.
+        compounds: The compounds as they would be written here.
+        in_use: Names of the same family that are still valid; None to leave older ones alone.
+        ports: Further ports on 127.0.0.1 to forward, by purpose.
+        also: Other names of configurations that launch.json may have.
     """
     add(
         configurations={

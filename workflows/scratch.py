@@ -1,4 +1,4 @@
-"""Folders for what is needed for a moment only."""
+"""Temporary folders."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _NAME = re.compile(r"\.azureml-debug-(\d+-\d+-[0-9a-f]{8})-\w+")
 
 @contextlib.contextmanager
 def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
-    """A new folder, for this user alone, which goes at the end; so does what commands have left that were killed.
+    """A temporary folder for this user alone. Folders that killed commands have left are removed, too.
 
     Args:
-        parent: Where it is made; by default among the temporary files.
+        parent: The folder to create it in; by default the system's folder for temporary files.
     """
     place = Path(tempfile.gettempdir()) if parent is None else parent
     _remove_left(place)
@@ -29,7 +29,7 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
 
 
 def _remove_left(place: Path) -> None:
-    """Take away this user's folders of processes that are gone."""
+    """Remove this user's temporary folders of processes that have ended."""
     user = os.geteuid() if hasattr(os, "geteuid") else 0
     with contextlib.suppress(OSError):
         for entry in os.scandir(place):

@@ -5,7 +5,7 @@ https://learn.microsoft.com/azure/machine-learning/how-to-inference-server-http
 
 from __future__ import annotations
 
-#: What the server takes wherever it is exported: names that are nobody else's.
+#: Variables that the server reads and nothing else uses.
 SERVER_VARIABLES = frozenset(
     {
         "AML_APP_INSIGHTS_ENABLED",
@@ -25,7 +25,7 @@ SERVER_VARIABLES = frozenset(
         "WORKER_TIMEOUT",
     }
 )
-#: Whose values are this program's while a service is debugged.
+#: Variables that this program sets while a service is debugged.
 OURS = frozenset(
     {
         "AML_APP_ROOT",

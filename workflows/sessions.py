@@ -1,4 +1,4 @@
-"""The one deployment session of a project, kept in a file between commands."""
+"""A project's only deployment session, kept in a file between commands."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from .private import make_folder
 from .project import read_json, state_folder, write_bytes, write_json
 from .redaction import keep_variables
 
-#: What a service leaves of its failures.
+#: The file names of a service's snapshots.
 SNAPSHOTS = "snapshot-*.json"
 
 
 def session_folder(project: Path, *, reading: bool = False) -> Path:
-    """The folder of the project's deployment session; as :func:`workflows.project.state_folder`."""
+    """The folder of the project's deployment session; see :func:`workflows.project.state_folder`."""
     return state_folder(project, "deployment", reading=reading)
 
 
 def save(service: Service) -> None:
-    """Keep a service for later commands."""
+    """Write a service to session.json, for later commands."""
     values = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(service).items()}
     write_json(service.session / "session.json", values)
 
 
 def load(project: Path) -> Service | None:
-    """The project's service as it was kept; None where there is none.
+    """Read the project's service; None if there is none.
 
-    Of a project that was copied, the original has the service. One that was moved keeps it,
-    so that it can be stopped; its `project` is then the folder where it was started.
+    If a project was copied, the service belongs to the original. If it was moved, it keeps the service,
+    so that you can stop it; `project` is then the folder in which it was started.
     """
     values = read_json(session_folder(project, reading=True) / "session.json")
     if values is None or {entry.name for entry in fields(Service)} != set(values):
@@ -52,22 +52,22 @@ def load(project: Path) -> Service | None:
 
 
 def remove(service: Service, ended: Ended) -> OSError | None:
-    """Take a stopped service's files away; keep its last log and exit code for `logs`.
+    """Remove a stopped service's files, but keep its last log and exit code for `logs`.
 
     Returns:
-        Why the log could not be kept; None where it was.
+        Why the log could not be kept; None if it was.
     """
     why = None
     try:
         _keep_last(service, ended)
     except OSError:
-        # The disk may be full, by the service's own log for one; it has ended all the same.
+        # The disk may be full, perhaps by the service's own log. The service has ended all the same.
         shutil.rmtree(service.session / "announce", ignore_errors=True)
         shutil.rmtree(service.session / "last", ignore_errors=True)
         try:
             _keep_last(service, ended)
         except OSError as error:
-            # Half of it would be taken for the whole.
+            # A partial log would be taken for the complete one.
             shutil.rmtree(service.session / "last", ignore_errors=True)
             why = error
     _keep_snapshots(service)
@@ -77,12 +77,12 @@ def remove(service: Service, ended: Ended) -> OSError | None:
 
 
 def snapshot_folder(project: Path, service: Service | None) -> Path:
-    """Where the snapshots are that a service has left when it failed; without one, those of the last that ended."""
+    """The folder with a service's snapshots; without a service, those of the one that ended last."""
     return session_folder(project, reading=True) / "last" if service is None else service.session / "announce"
 
 
 def _keep_snapshots(service: Service) -> None:
-    """Keep what the service has left of its failures in the place of what the one before it left."""
+    """Move the service's snapshots to ``last``, in place of those of the service before it."""
     last = service.session / "last"
     for path in last.glob(SNAPSHOTS):
         path.unlink(missing_ok=True)
@@ -102,14 +102,14 @@ def _keep_last(service: Service, ended: Ended) -> None:
             "name": service.name,
             "engine": service.engine,
             "tag": service.tag,
-            # For what it has left of a failure.
+            # For its snapshots.
             "path_mappings": [mapping.as_json() for mapping in service.path_mappings],
         },
     )
 
 
 def last_log(project: Path) -> tuple[bytes, int | None] | None:
-    """The log and exit code of the service that was stopped last."""
+    """The log and exit code of the service that was stopped last; None if they were not kept."""
     last = session_folder(project, reading=True) / "last"
     ended = read_json(last / "ended.json")
     if ended is None:

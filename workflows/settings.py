@@ -1,4 +1,4 @@
-"""Settings: flag, then environment variable, then `.env`, then default; resolved once.
+"""The settings, resolved once: flag, then environment variable, then `.env`, then default.
 
 :data:`workflows.settings_table.SETTINGS` is the single list of them.
 """
@@ -17,7 +17,7 @@ from .paths import shown
 from .server_variables import SERVER_VARIABLES
 from .settings_table import BY_FIELD, SETTINGS
 
-#: Where the files of a setting that is not set are looked for: in the project, then among those of the program.
+#: Default files of settings, looked for in the project and then among the program's own.
 DEFAULT_PLACES: Mapping[str, str] = {
     "inference_env": "env/inference",
     "training_env": "env/training",
@@ -40,7 +40,7 @@ class Settings:
 
     Attributes:
         project: The folder of tasks.py.
-        set_by: For each field that is not at its default, what set it.
+        set_by: What set each field that is not at its default.
     """
 
     project: Path
@@ -83,17 +83,17 @@ class Settings:
 
     @property
     def leaves_snapshots(self) -> bool:
-        """Whether what fails leaves a snapshot."""
+        """Whether failing programs write a snapshot."""
         return self.snapshots == "on"
 
     @property
     def describes_values(self) -> bool:
-        """Whether debuggers are shown descriptions of tensors and tables in place of their `repr`."""
+        """Whether debuggers show descriptions of tensors and tables instead of their `repr`."""
         return self.summaries == "on"
 
     @property
     def source_root(self) -> Path:
-        """The folder that the service runs: that of its code, and its working folder."""
+        """The folder of code that the service runs, which is also its working folder."""
         return self.source_directory or self.score_script.parent
 
 
@@ -177,13 +177,13 @@ def _expanded(text: str, base: Path) -> Path:
 
 
 def _script_in(folder: Path, text: str, value: Path | None) -> Path:
-    """The entry script as it is named from the source folder, or as any other path is where only that is in it."""
+    """The entry script, relative to the source folder; the resolved path if only that is in the folder."""
     inside = _expanded(text, folder)
     return value if value is not None and not inside.exists() and value.is_relative_to(folder) else inside
 
 
 def log_level(project: Path, environ: Mapping[str, str] | None = None) -> str:
-    """AML_LOG alone, before the settings are looked at: what is wrong with it, or with others, is said then.
+    """AML_LOG alone, before the settings are resolved; errors in it, or in others, are reported then.
 
     Args:
         project: The folder of tasks.py.
@@ -198,12 +198,12 @@ def log_level(project: Path, environ: Mapping[str, str] | None = None) -> str:
 
 @dataclass(frozen=True)
 class ServicePrincipal:
-    """Who signs in with AML_AUTH=service-principal.
+    """The credentials for AML_AUTH=service-principal.
 
     Attributes:
         tenant_id: The directory's id.
         client_id: The application's id.
-        client_secret: Its secret, which is left out of what is shown of this.
+        client_secret: Its secret, which is not in the ``repr``.
     """
 
     tenant_id: str
@@ -212,9 +212,9 @@ class ServicePrincipal:
 
 
 def service_principal(project: Path, environ: Mapping[str, str] | None = None) -> ServicePrincipal:
-    """The service principal of the Azure SDK's usual variables, from the environment or from `.env`.
+    """Read the service principal from the Azure SDK's usual variables, in the environment or in `.env`.
 
-    It is no part of :class:`Settings`, so that nothing that shows or hands on settings can give it away.
+    It is not in :class:`Settings`, so that code that shows or passes on settings cannot leak it.
 
     Args:
         project: The folder of tasks.py.
@@ -236,7 +236,7 @@ def service_principal(project: Path, environ: Mapping[str, str] | None = None) -
 
 
 def _read_env_file(path: Path, prefix: str = "AML_") -> dict[str, tuple[str, int]]:
-    """The file's variables that begin so, with their lines; {} where there is no such file."""
+    """The file's variables with this prefix, with their lines; empty if there is no such file."""
     if not path.exists():
         return {}
     from . import env_file

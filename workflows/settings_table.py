@@ -1,6 +1,6 @@
-"""The table of settings: `.env.example`, the flags of the tasks and the validation all come from it.
+"""The table of settings: `.env.example`, the tasks' flags and the validation all come from it.
 
-Apart from :mod:`workflows.settings`, which resolves them: `inv --list` needs no more than the flags.
+:mod:`workflows.settings` resolves them. It is a module of its own because `inv --list` needs only the flags.
 """
 
 from __future__ import annotations
@@ -78,12 +78,12 @@ class Setting:
 
     Attributes:
         variable: Name of the environment variable.
-        default: Its default as it would be typed; empty for none.
-        help: What it means, for `.env.example` and the flag's help.
-        read: Turns text into the value; ValueError says what it must be.
+        default: The default as you would type it; empty for none.
+        help: Its description, for `.env.example` and the flag's help.
+        read: Parses the text; its ValueError says what the value must be.
         path: Whether it is a path, relative to the project's folder in a setting and to
             the current folder on the command line.
-        name: Its field, where that is not the variable's name.
+        name: Its field, if that differs from the variable's name.
     """
 
     variable: str
@@ -95,12 +95,12 @@ class Setting:
 
     @property
     def field(self) -> str:
-        """Its name as an attribute of :class:`Settings` and as a task's parameter."""
+        """The attribute of :class:`Settings` and the tasks' parameter."""
         return self.name or self.variable.removeprefix("AML_").lower()
 
     @property
     def flag(self) -> str:
-        """Its flag on the command line."""
+        """The flag on the command line."""
         return "--" + self.field.replace("_", "-")
 
 

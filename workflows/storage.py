@@ -1,4 +1,4 @@
-"""Disks that are full: how much is left where the program writes, and why a write failed."""
+"""Full disks: the free space where the program writes, and errors for failed writes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .errors import UserError
 from .formatting import format_size
 from .paths import STATE_FOLDER, cache_folder
 
-#: What a write fails with where there is no room: it is over, used up by this user, or not to be written to at all.
+#: Errors of writes for want of space: the disk is full, the user's quota is used up, or it is read-only.
 NO_SPACE_ERRORS = frozenset({errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)})
-#: What is written to find out whether there is room: a file's last block may have some left where the disk has none.
+#: Bytes written to test for free space: more than the rest of a file's last block, which a full disk may still have.
 _PROBE_BYTES = 64 * 1024
-#: Seconds between two looks at a disk while something is waited for, and how many in a row have to find it full.
+#: Seconds between two tests of a disk during a wait, and how many tests in a row have to find it full.
 _LOOK_SECONDS, _LOOKS = 1.0, 3
-#: How a program's output says it, in the words of the C library and of Windows.
+#: Messages of the C library and of Windows about these errors, in a program's output.
 _IN_WORDS = (
     (errno.ENOSPC, re.compile(r"No space left on device|\[?Errno 28\]?|not enough space on the disk", re.IGNORECASE)),
     (errno.EDQUOT, re.compile(r"Disk quota exceeded|\[?Errno 122\]?", re.IGNORECASE)),
@@ -33,14 +33,14 @@ _IN_WORDS = (
 
 @dataclass(frozen=True)
 class FreeSpace:
-    """What is left of a file system.
+    """The free space of a file system.
 
     Attributes:
-        folder: The folder that was asked for, or the nearest above it that is there.
-        where: The file system in brackets, such as ``(tmpfs on /mnt)``; empty where the system does not tell.
+        folder: The folder in question, or the nearest existing one above it.
+        where: The file system in brackets, such as ``(tmpfs on /mnt)``; empty if it is not known.
         free: Bytes that this user may still write.
-        size: Bytes of the whole.
-        files: How many files can still be made; None where there is no limit.
+        size: Bytes in total.
+        files: How many more files can be created; None without a limit.
     """
 
     folder: Path
@@ -50,13 +50,13 @@ class FreeSpace:
     files: int | None
 
     def __str__(self) -> str:
-        """In words, such as ``24 kB of 1.0 MB are free in /x (tmpfs on /x)``."""
+        """A text such as ``24 kB of 1.0 MB are free in /x (tmpfs on /x)``."""
         inodes = "" if self.files is None or self.files > 1000 else f", room for {self.files} more files"
         return f"{format_size(self.free)} of {format_size(self.size)} are free{inodes} in {self.folder}{self.where}"
 
 
 def free_space(folder: Path) -> FreeSpace | None:
-    """What is left where a folder is, or would be; None where the system does not tell."""
+    """The free space of a folder's file system; None if it is not known. The folder need not exist."""
     near = next((one for one in (folder, *folder.parents) if one.is_dir()), Path(folder.anchor or "/"))
     try:
         if not hasattr(os, "statvfs"):
@@ -67,13 +67,13 @@ def free_space(folder: Path) -> FreeSpace | None:
         return None
     root = not os.geteuid()
     free = (found.f_bfree if root else found.f_bavail) * found.f_frsize
-    # Where there is no fixed number of them, both are 0.
+    # File systems without a fixed number of inodes report 0 for both.
     files = (found.f_ffree if root else found.f_favail) if found.f_files else None
     return FreeSpace(near, _file_system(near), free, found.f_blocks * found.f_frsize, files)
 
 
 def _file_system(folder: Path) -> str:
-    """Kind and place of a folder's file system, as /proc has them."""
+    """The type and mount point of a folder's file system, from /proc."""
     try:
         device = os.stat(folder).st_dev
         wanted = f"{os.major(device)}:{os.minor(device)}"
@@ -93,19 +93,19 @@ def _file_system(folder: Path) -> str:
 
 
 def explain(error: BaseException, place: Path | None = None, project: Path | None = None) -> UserError | None:
-    """An error for want of room in two lines: which folder, which file system, how much is left there.
+    """The two-line error for a write that failed for want of space.
 
     Args:
         error: What was raised.
-        place: The file or folder that was written; by default the error's own, where it names one.
-        project: The project, whose own folder is one of those that are looked at where nothing tells.
+        place: The file or folder that was written; by default the one that the error names.
+        project: The project; its state folder is among those tested if the error names no file.
 
     Returns:
-        None where the error has another reason.
+        None if the error has another reason.
     """
     number = getattr(error, "errno", None)
     if isinstance(error, shutil.Error):
-        # Of all the files of a folder that could not be copied; it has their errors as text.
+        # It holds the errors of all files that could not be copied, as text.
         number = find_disk_error([str(error)])
     if not isinstance(error, OSError) or number not in NO_SPACE_ERRORS:
         return None
@@ -122,11 +122,11 @@ def explain(error: BaseException, place: Path | None = None, project: Path | Non
 
 
 def full_disk(place: Path, number: int | None = errno.ENOSPC) -> UserError:
-    """The error for a place that nothing more can be written to.
+    """The error for a folder to which nothing more can be written.
 
     Args:
         place: The folder, or the file in it.
-        number: What the system said.
+        number: The system's error number.
     """
     found = free_space(place)
     if found is None:
@@ -160,7 +160,7 @@ def _remedy(place: Path) -> str:
 
 
 def _elsewhere(place: Path) -> str:
-    """The setting that puts a folder on another disk."""
+    """The end of a remedy: the variable that moves a folder to another disk."""
     with contextlib.suppress(RuntimeError):
         if place.is_relative_to(cache_folder()):
             return ", or let XDG_CACHE_HOME name a folder on another disk"
@@ -175,19 +175,19 @@ def written_folders(project: Path | None = None) -> list[Path]:
     with contextlib.suppress(RuntimeError):
         found.append(cache_folder())
     with contextlib.suppress(OSError):
-        # The library itself looks for one that can be written to.
+        # tempfile itself searches for a writable one.
         found.append(Path(tempfile.gettempdir()))
     return found
 
 
 def shortage(folder: Path, size: int = _PROBE_BYTES) -> UserError | None:
-    """Why nothing can be written to a folder for want of room; None where something can.
+    """The error if a folder's disk has too little space; None if it has enough.
 
-    It is tried: what a quota allows, and what is kept back for root, no figure tells.
+    It is tested by writing, since quotas and the space reserved for root are in no figure.
 
     Args:
-        folder: The folder, or one that would be made.
-        size: Bytes that there should be room for.
+        folder: The folder, which need not exist.
+        size: Bytes that have to fit.
     """
     near = next((one for one in (folder, *folder.parents) if one.is_dir()), None)
     if near is None:
@@ -197,12 +197,12 @@ def shortage(folder: Path, size: int = _PROBE_BYTES) -> UserError | None:
 
 
 def _written(folder: Path, size: int) -> int | None:
-    """What the system says to so many bytes in a folder, which are taken away again; None where it takes them."""
+    """Write and remove so many bytes in a folder; returns the error number, None if it worked."""
     name = ""
     try:
         descriptor, name = tempfile.mkstemp(prefix=".azureml-debug-room-", dir=folder)
         with open(descriptor, "wb", buffering=0) as file:
-            # The first write may be cut short, and the next one says why.
+            # The first write may be short; the next one then fails with the reason.
             while size > 0:
                 size -= file.write(bytes(size)) or 0
     except OSError as error:
@@ -215,10 +215,10 @@ def _written(folder: Path, size: int) -> int | None:
 
 
 class DiskWatch:
-    """Sees, while something is waited for that another program writes, whether that program still can.
+    """Tests, during a wait for another program's files, whether its disk is full.
 
     Args:
-        folder: Where it writes.
+        folder: Where the program writes.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -227,17 +227,17 @@ class DiskWatch:
         self._seen = 0
 
     def shortage(self) -> UserError | None:
-        """Why it cannot, once that has been so for a moment; None where it can. Costs nothing in between."""
+        """The error once the disk has been full for some seconds; None before. It may be called often."""
         now = time.monotonic()
         if now < self._look_at:
             return None
         self._look_at = now + _LOOK_SECONDS
-        # The least that a file can grow by.
+        # One block.
         found = shortage(self._folder, 4096)
         self._seen = self._seen + 1 if found is not None else 0
         return found if self._seen >= _LOOKS else None
 
 
 def find_disk_error(lines: Iterable[str]) -> int | None:
-    """What a program's output says of a full disk, as an error number; None where it says nothing of one."""
+    """The error number for a message about a full disk in a program's output; None if there is none."""
     return next((number for line in lines for number, pattern in _IN_WORDS if pattern.search(line)), None)

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def formatted(error: BaseException) -> str:
-    """The whole traceback of an exception and of those that it came of, as it may be shown or logged."""
+    """The complete traceback of an exception and its causes, safe to be shown or logged."""
     try:
         text = "".join(traceback.format_exception(error))
-    except Exception:  # that of a library may not even be able to say what it is
+    except Exception:  # the __str__ of a library's exception may fail
         text = "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__ + "\n"
     return _clean(text)
 
@@ -33,7 +33,7 @@ def _clean(text: str) -> str:
 
 
 def install() -> None:
-    """Have no secret in what Python itself prints in this process: tracebacks, warnings, what libraries log."""
+    """Mask secrets in what Python itself prints in this process: tracebacks, warnings, libraries' log records."""
     sys.excepthook = _uncaught
     threading.excepthook = _in_thread
     sys.unraisablehook = _unraisable
@@ -43,7 +43,7 @@ def install() -> None:
 
 
 class _Formatter(logging.Formatter):
-    """For what a library logs and nobody takes in."""
+    """For records of libraries that have no handler."""
 
     def format(self, record: logging.LogRecord) -> str:
         return _clean(super().format(record))
@@ -73,7 +73,7 @@ def _unraisable(told: UnraisableHookArgs) -> None:
 
 
 def _print(text: str) -> None:
-    # At the end of the interpreter there may be no standard error any more.
+    # At the interpreter's exit, standard error may be gone.
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(text)
         sys.stderr.flush()

@@ -1,14 +1,14 @@
-"""Errors that nobody has foreseen where they arose: what a person can mend in two lines, what is a bug of ours in full.
+"""Exceptions that the code did not expect: two lines for those that a user can fix, a traceback for bugs.
 
-What is read is refused where it is read, with its file and line. This is the net below that. It goes by two things:
+Invalid input is normally refused where it is read, with its file and line. This module handles the rest, by
 
-- what was raised: an :class:`OSError` says by its number whose matter it is (a name that is too long, a limit of
-  processes, a file that is gone), and a few other exceptions always come from what was given (an address that is
-  none, a number with thousands of digits, text in another encoding);
-- where: where the standard library or another package refuses a value that it was to read, it came from outside;
-  the same exception raised by a line of this program is a bug.
+- what was raised: the number of an :class:`OSError` says what is wrong (a name that is too long, a limit of processes,
+  a file that is gone), and a few other exceptions always come from input (an invalid address, a number with
+  thousands of digits, text in another encoding);
+- where it was raised: if the standard library or another package refused a value that it was to read, the value came
+  from outside. The same exception raised by a line of this program is a bug.
 
-The whole traceback of either is kept in a log.
+The complete traceback of both is written to a log.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from .paths import cache_folder
 from .project import STATE_FOLDER, state_folder
 
 LOG = "errors.log"
-#: Bytes of the log above which it begins anew; the one before is kept.
+#: Size in bytes at which the log is rotated; one older log is kept.
 _MOST_LOGGED = 256 * 1024
 
 _AGAIN = "then run this again."
 _LIMIT = "No further process or thread can be started: a limit is reached"
 _RAISE_LIMIT = f"End what is not needed, or raise the limit (`ulimit -u`, a container's `--pids-limit`), {_AGAIN}"
 _REACH = f"See that it runs and that the network leads to it, {_AGAIN}"
-#: What the system's numbers mean to a person, and what to do. Where a file is named, it stands behind the first part.
+#: By error number: what is wrong, and what to do. The name of a file is added to the first part.
 _NUMBERS: dict[int, tuple[str, str]] = {
     errno.ENOENT: (
         "There is no such file or folder",
@@ -78,10 +78,10 @@ _NUMBERS: dict[int, tuple[str, str]] = {
 for _name in ("ESTALE", "EREMOTEIO", "EHOSTDOWN"):
     if hasattr(errno, _name):
         _NUMBERS[getattr(errno, _name)] = ("The file system is not there any more", f"Mount it again, {_AGAIN}")
-#: What only a path makes so: without one, the call itself was wrong.
+#: Errors about a path: without one, the call itself was wrong.
 _OF_A_PATH = frozenset({errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EBUSY})
 
-#: Exceptions that say by their text what was given.
+#: Exceptions whose text shows that the input was wrong.
 _TEXTS: tuple[tuple[type[Exception], re.Pattern[str], str, str], ...] = (
     (ValueError, re.compile(r"^embedded null"), "A path or an argument has a NUL in it", "Take the NUL out"),
     (ValueError, re.compile(r"^Exceeds the limit .*integer string"), "A number has thousands of digits", "Correct it"),
@@ -104,7 +104,7 @@ _TEXTS: tuple[tuple[type[Exception], re.Pattern[str], str, str], ...] = (
     (KeyError, re.compile(r"uid not found"), "The system does not know the user of this process", "Set HOME and USER"),
     (MemoryError, re.compile(r""), "There is not enough memory", "End what is not needed"),
 )
-#: Packages whose business is to read what comes from outside.
+#: Packages that parse or open what comes from outside.
 _READERS = frozenset(
     (
         *(
@@ -156,11 +156,11 @@ _STARTING = frozenset(("subprocess", "threading", "multiprocessing", "popen_fork
 
 
 def explain(error: BaseException, doing: str = "", project: Path | None = None) -> UserError | None:
-    """An error in two lines, where it comes of what was given or of the machine; None for a bug of ours.
+    """The two-line error for an exception that the input or the machine caused; None for a bug.
 
     Args:
         error: What was raised.
-        doing: What was being done, such as the name of a step.
+        doing: What was in progress, such as the name of a step.
         project: The project's folder.
     """
     if isinstance(error, UserError):
@@ -177,12 +177,12 @@ def explain(error: BaseException, doing: str = "", project: Path | None = None) 
 
 
 def log_traceback(error: BaseException, project: Path | None) -> Path | None:
-    """Write an error's whole traceback to a log; its path, or None where it cannot be written anywhere.
+    """Write an exception's complete traceback to a log; returns the log's path, None if none can be written.
 
     Args:
         error: What was raised.
-        project: The project in whose own folder the log lies. Without one, or where that cannot be written, it lies
-            in the cache.
+        project: The project in whose state folder the log is. Without one, or if that cannot be written, it is in
+            the cache.
     """
     text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(sys.argv[1:3])[:200]}\n{tracebacks.formatted(error)}\n"
     for folder in _places(project):
@@ -213,7 +213,7 @@ def _of_system(error: OSError) -> tuple[str, str] | None:
         return _of_copies(error)
     number, named = error.errno, _named(error)
     if number == errno.EAGAIN:
-        # Of a socket it would only say: not yet.
+        # From a socket it only means: not yet.
         starts = any(_module(frame) in _STARTING for frame in _frames(error)[-4:])
         return (_LIMIT, _RAISE_LIMIT) if starts else None
     if number == errno.EINVAL and named:
@@ -222,7 +222,7 @@ def _of_system(error: OSError) -> tuple[str, str] | None:
         problem, remedy = _NUMBERS[number]
         return (f"{problem}: {named}" if named else problem), remedy
     if number is None or isinstance(error, TimeoutError) or _library(error) in ("socket", "ssl", "urllib", "http"):
-        # What libraries raise themselves says in words what it is.
+        # Errors that libraries raise themselves have a text that says what is wrong.
         return (_said(error), _REACH) if _library(error) else None
     if number == errno.ENOENT and str(error.strerror).startswith("No usable temporary"):
         return "There is no folder for temporary files that can be written", "Let TMPDIR name one"
@@ -232,7 +232,7 @@ def _of_system(error: OSError) -> tuple[str, str] | None:
 
 
 def _of_copies(error: shutil.Error) -> tuple[str, str] | None:
-    """Of a folder that could not be copied: the first file, and how many more."""
+    """For a folder that could not be copied: the first file, and how many more."""
     found = error.args[0] if error.args else None
     if not isinstance(found, list) or not found:
         return _said(error), "Check those files"
@@ -280,7 +280,7 @@ def _shortened(name: str) -> str:
 
 
 def _frames(error: BaseException) -> Sequence[FrameType]:
-    """Where it was raised: the stack from the guard to the innermost call."""
+    """The frames of an exception's traceback, the innermost last."""
     return [frame for frame, _line in traceback.walk_tb(error.__traceback__)]
 
 
@@ -289,7 +289,7 @@ def _module(frame: FrameType) -> str:
 
 
 def _library(error: BaseException) -> str:
-    """The package outside this program in which it was raised; empty where one of its own lines did."""
+    """The package outside this program that raised it; empty if the program's own code did."""
     frames = _frames(error)
     if not frames:
         return ""

@@ -1,4 +1,4 @@
-"""One HTTP request to a server behind a Unix socket, with the standard library's sockets and nothing else."""
+"""One HTTP request to a server behind a Unix socket, using only the standard library's sockets."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ MOST_BYTES = 64_000_000
 def request(
     path: str, method: str, what: str, patience: float | None, most: int = MOST_BYTES, sent: bytes | None = None
 ) -> tuple[int, bytes]:
-    """Ask, and read the answer to its end.
+    """Send a request and read the complete answer.
 
     Args:
         path: The socket.
         method: ``GET``, ``POST``, ….
-        what: What is asked for: the path, and what follows it.
-        patience: Seconds until all of the answer is there; None for any time.
+        what: The path, with its query.
+        patience: Seconds until the complete answer has to be there; None for no limit.
         most: Bytes of the answer that are read.
-        sent: What goes with it, which is JSON; None for nothing.
+        sent: The JSON body of the request; None for none.
 
     Returns:
-        The answer's status and body; zero where none came.
+        The answer's status and body; status 0 if none came.
     """
     answer = b""
     until = None if patience is None else time.monotonic() + patience

@@ -1,6 +1,6 @@
-"""Has each request that is sent by the package requests written down: those of the SDKs and of this program.
+"""Logs every request that the package requests sends, for the SDKs and for this program.
 
-Whatever session, adapter of an SDK's or retry sends one, it passes `HTTPAdapter.send`. Imported beside each SDK.
+All sessions, adapters and retries go through `HTTPAdapter.send`. This module is imported together with each SDK.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _send = requests.adapters.HTTPAdapter.send
 def _watched(self: Any, request: Any, *more: Any, **options: Any) -> Any:
     begun = time.perf_counter()
     method, address = str(request.method), str(request.url)
-    # An engine is asked all the time how something is; it is behind a socket, or ssh.
+    # The Docker engine (behind a socket or ssh) is polled all the time.
     often = method == "GET" and address.startswith("http+docker:")
     try:
         answer = _send(self, request, *more, **options)

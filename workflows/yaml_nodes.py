@@ -1,7 +1,7 @@
-"""YAML as a tree of nodes, put together from the parser's events within limits.
+"""YAML as a tree of nodes, composed from the parser's events within limits.
 
-PyYAML's own composers call themselves for every level, and what reads their trees walks an alias once for each time
-that it is named: a few lines can stand for billions of values, or for more levels than the stack has room for.
+PyYAML's own composers recurse for every level, and code that reads their trees walks an alias each time that it occurs:
+a few lines can stand for billions of values, or for more levels than the stack can hold.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from .reading import line_at
 if TYPE_CHECKING:
     from yaml.nodes import Node
 
-#: Keys, values, lists and mappings of one file, with every alias in full.
+#: Keys, values, lists and mappings of one file, with every alias expanded.
 MOST_NODES = 100_000
 #: Levels of lists and mappings inside each other.
 MOST_LEVELS = 100
 
-#: libyaml compares each of them with every one before.
+#: libyaml compares each directive with all before it.
 _MOST_DIRECTIVES = 100
 _DIRECTIVE = re.compile(r"^%TAG\b", re.MULTILINE)
 
 
 @dataclass
 class _Open:
-    """A list or mapping whose end has not been read."""
+    """A list or mapping whose end has not been read yet."""
 
     node: Any
     anchor: str | None
@@ -54,9 +54,9 @@ class _Open:
 
 
 def compose(text: str, file: Path, loader_class: Any = None) -> Node | None:
-    """The tree of a file's one document; None where it is empty.
+    """Parse a file's only document into a tree of nodes; None if it is empty.
 
-    Where an alias stands, the tree has the node that it names; no node is inside itself.
+    An alias becomes the node that it names; no node contains itself.
 
     Args:
         text: The file's text.
@@ -64,7 +64,7 @@ def compose(text: str, file: Path, loader_class: Any = None) -> Node | None:
         loader_class: By default libyaml's, some twenty times as fast, where PyYAML has been built with it.
 
     Raises:
-        UserError: It is not YAML, or goes beyond the limits; with the line.
+        UserError: It is not YAML, or exceeds the limits; with the line.
     """
     if (last := next(itertools.islice(_DIRECTIVE.finditer(text), _MOST_DIRECTIVES, None), None)) is not None:
         problem = f"{file.name} has more than {_MOST_DIRECTIVES} %TAG directives."
@@ -118,7 +118,7 @@ def _compose(loader: Any, file: Path) -> Node | None:
             node: Any = yaml.ScalarNode(tag, event.value, event.start_mark, event.end_mark, style=event.style)
             nodes += 1
         elif kind is yaml.AliasEvent:
-            node, size = _named(event, anchors, above, file)
+            node, size = _resolve_alias(event, anchors, above, file)
             nodes += size
         elif kind in (yaml.SequenceStartEvent, yaml.MappingStartEvent):
             made = yaml.SequenceNode if kind is yaml.SequenceStartEvent else yaml.MappingNode
@@ -126,11 +126,11 @@ def _compose(loader: Any, file: Path) -> Node | None:
             if tag is None or tag == "!":
                 tag = loader.resolve(made, None, event.implicit)
             opened = made(tag, [], event.start_mark, None, flow_style=event.flow_style)
-            _see_anchor(event, anchors, above)
+            _check_new_anchor(event, anchors, above)
             above.append(_Open(opened, event.anchor, nodes))
             nodes += 1
             if len(above) > MOST_LEVELS:
-                raise _beyond(f"more than {MOST_LEVELS} levels of lists and mappings", event, file)
+                raise _limit_error(f"more than {MOST_LEVELS} levels of lists and mappings", event, file)
             continue
         elif kind in (yaml.SequenceEndEvent, yaml.MappingEndEvent):
             done = above.pop()
@@ -154,9 +154,9 @@ def _compose(loader: Any, file: Path) -> Node | None:
             problem = f"more than {MOST_NODES} values"
             if kind is yaml.AliasEvent:
                 problem += f" with `*{event.anchor}` and every other alias in full"
-            raise _beyond(problem, event, file)
+            raise _limit_error(problem, event, file)
         if kind is yaml.ScalarEvent and event.anchor is not None:
-            _see_anchor(event, anchors, above)
+            _check_new_anchor(event, anchors, above)
             anchors[event.anchor] = (node, 1)
         if above:
             above[-1].add(node)
@@ -164,8 +164,10 @@ def _compose(loader: Any, file: Path) -> Node | None:
             root = node
 
 
-def _named(event: Any, anchors: dict[str, tuple[Node, int]], above: list[_Open], file: Path) -> tuple[Node, int]:
-    """What an alias stands for, and how many nodes that is."""
+def _resolve_alias(
+    event: Any, anchors: dict[str, tuple[Node, int]], above: list[_Open], file: Path
+) -> tuple[Node, int]:
+    """The node that an alias names, and how many nodes it has."""
     if event.anchor in anchors:
         return anchors[event.anchor]
     line = event.start_mark.line + 1
@@ -174,12 +176,12 @@ def _named(event: Any, anchors: dict[str, tuple[Node, int]], above: list[_Open],
     raise yaml.composer.ComposerError(None, None, f"found undefined alias `{event.anchor}`", event.start_mark)
 
 
-def _see_anchor(event: Any, anchors: dict[str, tuple[Node, int]], above: list[_Open]) -> None:
+def _check_new_anchor(event: Any, anchors: dict[str, tuple[Node, int]], above: list[_Open]) -> None:
     name = event.anchor
     if name is not None and (name in anchors or any(one.anchor == name for one in above)):
         problem = f"the anchor `{name}` is there a second time"
         raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
 
 
-def _beyond(what: str, event: Any, file: Path) -> UserError:
+def _limit_error(what: str, event: Any, file: Path) -> UserError:
     return UserError(f"{file.name} has {what}.", "Simplify it.", file=file, line=event.start_mark.line + 1)
