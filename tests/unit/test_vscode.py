@@ -184,8 +184,8 @@ def test_the_environment_of_a_project_behind_a_link_is_found_in_it(tmp_path: Pat
 def test_every_error_of_a_command_that_f5_started_can_be_matched(file: str | None, line: int | None) -> None:
     code = (
         "import os, sys; os.environ['AZUREML_DEBUG_F5'] = 'x'\n"
-        "from workflows.errors import UserError; from workflows.vscode import pressed\n"
-        f"print(pressed.printed(UserError('a', 'b', file={file!r}, line={line!r})))"
+        "from workflows.errors import UserError; from workflows.vscode import f5\n"
+        f"print(f5.format_error(UserError('a', 'b', file={file!r}, line={line!r})))"
     )
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     first, second = TASK.entry(ROOT)["problemMatcher"][0]["pattern"]
