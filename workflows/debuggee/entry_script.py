@@ -1,7 +1,7 @@
-"""Looks at an entry script without running it, for what is sure to keep the server from loading it.
+"""Finds errors in an entry script, without running it, that are certain to keep the server from loading it.
 
-``python entry_script.py SCRIPT ROOT [OTHER...]`` prints one line of JSON: null, or what is wrong and where. It runs on
-the service's own Python, whose grammar counts, before the worker that serves is ended.
+``python entry_script.py SCRIPT ROOT [OTHER...]`` prints one line of JSON: null, or the error and its place. It runs
+with the service's own Python, whose grammar matters, before the current worker is ended.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-#: Files that are looked at, at most.
+#: Files that are inspected at most.
 _MOST = 500
-#: What may give a module names that its text does not show.
+#: Names whose use may add names to a module at run time.
 _DYNAMIC = frozenset(("globals", "vars", "locals", "exec", "setattr", "__dict__", "__getattr__", "modules"))
 
 
 def find_fault(script: str) -> dict[str, Any] | None:
-    """What is wrong with the script's own text.
+    """Find an error in the script itself.
 
     Args:
         script: Its path.
 
     Returns:
-        None where nothing is sure; else ``{"type", "message", "file", "line"}``. A missing function has the type
-        ``UserScriptError`` and the server's own words.
+        None if no error is certain; else ``{"type", "message", "file", "line"}``. A missing function has the type
+        ``UserScriptError`` and the server's own message.
 
     Raises:
         OSError: It cannot be read.
     """
-    tree, wrong = _parsed(script)
+    tree, wrong = _parse(script)
     if tree is None:
         return wrong
-    names = _names(tree)
+    names = _module_names(tree)
     for wanted in ("init", "run"):
         if names is not None and wanted not in names:
             message = "User script at {} does not have a {}() function defined.".format(script, wanted)
@@ -46,24 +46,24 @@ def find_fault(script: str) -> dict[str, Any] | None:
 
 
 def find_fault_below(script: str, roots: Sequence[str]) -> dict[str, Any] | None:
-    """The same, and syntax errors of the modules below ``roots`` that are imported with the script in any case."""
+    """Find an error in the script, or a syntax error in a module below ``roots`` that it certainly imports."""
     wrong = find_fault(script)
     waiting, seen = [script], {script}
     while waiting and wrong is None and len(seen) < _MOST:
         file = waiting.pop()
         try:
-            tree, wrong = _parsed(file)
+            tree, wrong = _parse(file)
         except OSError:
             continue
-        for found in () if tree is None else _imported(tree, file, roots):
+        for found in () if tree is None else _imported_files(tree, file, roots):
             if found not in seen:
                 seen.add(found)
                 waiting.append(found)
     return wrong
 
 
-def _parsed(file: str) -> tuple[ast.Module | None, dict[str, Any] | None]:
-    """The tree, and what is wrong; both None where nothing can be told."""
+def _parse(file: str) -> tuple[ast.Module | None, dict[str, Any] | None]:
+    """The syntax tree, or the error; both are None if neither can be determined."""
     with open(file, "rb") as source:
         text = source.read()
     try:
@@ -81,8 +81,8 @@ def _parsed(file: str) -> tuple[ast.Module | None, dict[str, Any] | None]:
     return tree, None
 
 
-def _names(tree: ast.Module) -> set[str] | None:
-    """The names that a module may have once it is loaded; None where they cannot be told from its text."""
+def _module_names(tree: ast.Module) -> set[str] | None:
+    """The names that a module may have once it is loaded; None if its text does not show them."""
     names: set[str] = set()
     waiting: list[ast.AST] = list(tree.body)
     while waiting:
@@ -96,7 +96,7 @@ def _names(tree: ast.Module) -> set[str] | None:
         elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             names.add(node.id)
         else:
-            # `case` has its names as texts.
+            # The names in a `case` are strings.
             for _, value in ast.iter_fields(node):
                 names.update(part for part in (value if isinstance(value, list) else [value]) if type(part) is str)
             waiting.extend(ast.iter_child_nodes(node))
@@ -109,8 +109,8 @@ def _names(tree: ast.Module) -> set[str] | None:
     return names
 
 
-def _imported(tree: ast.Module, file: str, roots: Sequence[str]) -> Iterator[str]:
-    """Files below the roots that are imported as soon as this one is; what may be caught, or left out, is not."""
+def _imported_files(tree: ast.Module, file: str, roots: Sequence[str]) -> Iterator[str]:
+    """Files below the roots that importing this one certainly imports, and not inside `try` or `if`."""
     for node in tree.body:
         if isinstance(node, ast.Import):
             wanted = [alias.name for alias in node.names]
@@ -122,21 +122,21 @@ def _imported(tree: ast.Module, file: str, roots: Sequence[str]) -> Iterator[str
                 folder = os.path.dirname(folder)
             inner = (node.module or "").split(".") if node.module else []
             for inside in [inner, *([*inner, alias.name] for alias in node.names)]:
-                yield from _below(folder, inside)
+                yield from _package_files(folder, inside)
             continue
         else:
             continue
         for name in wanted:
             first, *rest = name.split(".")
-            place = _place(first, roots)
+            place = _find_module(first, roots)
             if place is not None:
                 yield place
                 if os.path.basename(place) == "__init__.py":
-                    yield from _below(os.path.dirname(place), rest)
+                    yield from _package_files(os.path.dirname(place), rest)
 
 
-def _below(folder: str, names: Sequence[str]) -> Iterator[str]:
-    """The files of a chain of packages in a folder, as far as they are there."""
+def _package_files(folder: str, names: Sequence[str]) -> Iterator[str]:
+    """The existing files of a chain of packages in a folder."""
     for name in names:
         folder = os.path.join(folder, name)
         for place in (os.path.join(folder, "__init__.py"), folder + ".py"):
@@ -145,8 +145,8 @@ def _below(folder: str, names: Sequence[str]) -> Iterator[str]:
                 break
 
 
-def _place(name: str, roots: Sequence[str]) -> str | None:
-    """The file of a module that lies below the roots, where it is that one that is imported."""
+def _find_module(name: str, roots: Sequence[str]) -> str | None:
+    """The file of a module, if the import would load it from below the roots."""
     try:
         found = importlib.util.find_spec(name)
     except Exception:
@@ -157,6 +157,6 @@ def _place(name: str, roots: Sequence[str]) -> str | None:
 
 
 if __name__ == "__main__":
-    # As the server does; this file's own folder is not the service's.
+    # As in the server, which does not have this file's folder on its path.
     sys.path[:] = [*sys.path[1:], *sys.argv[2:3]]
     sys.stdout.write(json.dumps(find_fault_below(sys.argv[1], sys.argv[2:])) + "\n")

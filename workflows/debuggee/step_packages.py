@@ -1,10 +1,10 @@
-"""What a step installs stays the step's: pip and uv change a copy of the environment, made when they first do.
+"""Keeps packages that a step installs out of the shared environment: pip and uv change a copy of it for the step.
 
-Lies in an environment's site-packages under :data:`NAME` and is loaded by a ``.pth`` file there, in every Python of a
-step, whose ``AZUREML_DEBUGGEE_PACKAGES`` names a folder of the step's own. That is a virtual environment with nothing
-in it: its site-packages stand in front of the environment's, so that a program which installs something can import
-it. When the folder's own interpreter is started for the first time, by pip or by uv, the environment's files are
-linked into it. pip and uv replace files and never write into them, so the links leave the environment as it is.
+This file is in an environment's site-packages under :data:`NAME`, and a ``.pth`` file there loads it in every Python of
+a step. The variable ``AZUREML_DEBUGGEE_PACKAGES`` names a folder of the step, an empty virtual environment. Its
+site-packages come before the environment's on the import path, so that a program can import what it has installed. When
+pip or uv first starts the folder's own interpreter, the environment's files are linked into the folder. pip and uv
+replace files and never write into them, so the environment's own files do not change.
 
 Standard library only; Python 3.8 and later.
 """
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 NAME = "_azureml_debug_packages"
 VARIABLE = "AZUREML_DEBUGGEE_PACKAGES"
-#: In the step's folder: its interpreter; that the environment's files are there; and who puts them there.
+#: In the step's folder: its interpreter; the mark that the environment's files are linked; the folder while linking.
 INTERPRETER, FILLED, FILLING = os.path.join("interpreter", "python"), "filled", "filling"
-#: In the step's site-packages: has the files put there when the interpreter starts.
+#: In the step's site-packages: the file that has the environment's files linked when the interpreter starts.
 FILL = "azureml_debug_fill.pth"
 #: Seconds that another process may take to link the environment's files.
 PATIENCE = 300.0
-_CHANGING = {"install", "uninstall"}
-_PIP = ("pip._internal.cli.main", "pip._internal.main")
-#: What a setup.py imports, and its commands that change what is installed.
-_SETUP, _SETTING_UP = ("setuptools", "distutils.core"), {"install", "develop"}
+_PIP_COMMANDS = {"install", "uninstall"}
+_PIP_MODULES = ("pip._internal.cli.main", "pip._internal.main")
+#: Modules that a setup.py imports, and its commands that change installed packages.
+_SETUP_MODULES, _SETUP_COMMANDS = ("setuptools", "distutils.core"), {"install", "develop"}
 
 
 def begin() -> None:
-    """Have this process see what its step installs; never raises."""
+    """Have this process import what its step has installed; never raises."""
     folder, site = os.environ.get(VARIABLE, ""), os.path.dirname(os.path.abspath(__file__))
     own = site_packages(folder)
     try:
@@ -43,22 +43,22 @@ def begin() -> None:
         place = sys.path.index(site) if site in sys.path else len(sys.path)
         sys.path.insert(place, own)
         if os.path.exists(os.path.join(folder, FILLED)):
-            # All that is left of the environment is in the copy.
+            # The copy replaces the environment completely.
             if site in sys.path:
                 sys.path.remove(site)
-            _take_paths(own, site)
-        sys.meta_path.insert(0, _Pip(folder))
+            _add_paths(own, site)
+        sys.meta_path.insert(0, _PipFinder(folder))
     except (OSError, ValueError):
         pass
 
 
 def site_packages(folder: str) -> str:
-    """Where packages lie in a virtual environment of this Python's."""
+    """The site-packages folder of a virtual environment of this Python."""
     return os.path.join(folder, "lib", "python{}.{}".format(*sys.version_info[:2]), "site-packages")
 
 
-def _take_paths(own: str, site: str) -> None:
-    """Do what those ``.pth`` files say that the step has installed: editable packages."""
+def _add_paths(own: str, site: str) -> None:
+    """Add the paths from ``.pth`` files that the step has installed, as for editable packages."""
     from site import addpackage
 
     for name in sorted(os.listdir(own)):
@@ -66,14 +66,14 @@ def _take_paths(own: str, site: str) -> None:
             addpackage(own, name, None)
 
 
-class _Pip:
-    """Stands first among the finders for the moment at which pip's program is asked for; see ``import_hooks.py``."""
+class _PipFinder:
+    """A finder before all others, which reacts to the import of pip's program; see ``import_hooks.py``."""
 
     def __init__(self, folder: str) -> None:
-        self._folder, self._names = folder, set(_PIP)
+        self._folder, self._names = folder, set(_PIP_MODULES)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name in _SETUP and _sets_up():
+        if name in _SETUP_MODULES and _is_installing_setup():
             python = os.path.join(self._folder, INTERPRETER)
             sys.stdout.flush()
             sys.stderr.flush()
@@ -89,29 +89,29 @@ class _Pip:
 
             def load_and_change(module: Any) -> None:
                 load(module)
-                module.main = _redirected(module.main, self._folder)
+                module.main = _redirect_pip(module.main, self._folder)
 
             spec.loader.exec_module = load_and_change  # type: ignore[method-assign]
         return spec
 
 
-def _sets_up() -> bool:
+def _is_installing_setup() -> bool:
     """Whether this process is a setup.py that installs its package."""
-    words = getattr(sys, "argv", None) or [""]
-    return os.path.basename(words[0]) == "setup.py" and not _SETTING_UP.isdisjoint(words[1:])
+    arguments = getattr(sys, "argv", None) or [""]
+    return os.path.basename(arguments[0]) == "setup.py" and not _SETUP_COMMANDS.isdisjoint(arguments[1:])
 
 
-def _redirected(original: Any, folder: str) -> Any:
-    """The program pip, done by the step's interpreter where it changes what is installed."""
+def _redirect_pip(original: Any, folder: str) -> Any:
+    """Pip's main function, which runs in the step's interpreter if it changes installed packages."""
 
     def main(args: Optional[List[str]] = None) -> Any:
-        words = sys.argv[1:] if args is None else list(args)
-        if _CHANGING.isdisjoint(words) and not os.path.exists(os.path.join(folder, FILLED)):
+        arguments = sys.argv[1:] if args is None else list(args)
+        if _PIP_COMMANDS.isdisjoint(arguments) and not os.path.exists(os.path.join(folder, FILLED)):
             return original(args)
         python = os.path.join(folder, INTERPRETER)
-        # The step's own folder is what a user's would be, which no virtual environment sees.
-        words = [word for word in words if word != "--user"]
-        command = [python, *(["-I"] if sys.flags.isolated else []), "-m", "pip", *words]
+        # The step's folder takes the place of the user's site, which virtual environments do not use.
+        arguments = [word for word in arguments if word != "--user"]
+        command = [python, *(["-I"] if sys.flags.isolated else []), "-m", "pip", *arguments]
         sys.stdout.flush()
         sys.stderr.flush()
         if args is None:
@@ -124,7 +124,7 @@ def _redirected(original: Any, folder: str) -> Any:
 
 
 def fill(site: str, folder: str) -> None:
-    """Link an environment's files into a step's folder, where that has not been done yet; never raises.
+    """Link an environment's files into a step's folder, unless that has been done; never raises.
 
     Args:
         site: The environment's site-packages.
@@ -136,11 +136,11 @@ def fill(site: str, folder: str) -> None:
         try:
             os.mkdir(os.path.join(folder, FILLING))
         except FileExistsError:
-            _wait(folder)
+            _wait_until_filled(folder)
             return
         _fill(site, folder)
     except OSError as error:
-        # What is installed still goes into the step's folder, in front of the environment.
+        # Packages are still installed into the step's folder, which comes before the environment.
         sys.stderr.write("azureml_debug: the environment cannot be copied for this step: {}\n".format(error))
 
 
@@ -149,13 +149,13 @@ def _fill(site: str, folder: str) -> None:
     scratch = os.path.join(folder, FILLING)
     environment = os.path.dirname(os.path.dirname(os.path.dirname(site)))
     if os.path.isdir(os.path.join(environment, "conda-meta")):
-        # conda's packages look for libraries beside Python's folder.
+        # conda's packages expect libraries in the folder that contains Python's.
         for name in os.listdir(os.path.join(environment, "lib")):
             if not os.path.lexists(os.path.join(folder, "lib", name)):
                 os.symlink(os.path.join(environment, "lib", name), os.path.join(folder, "lib", name))
     for name in os.listdir(site):
         _link(os.path.join(site, name), os.path.join(scratch, name))
-    # Whoever imports from the folder meanwhile finds a package whole, or not there yet.
+    # A process that imports from the folder meanwhile finds a package completely or not at all.
     for name in os.listdir(scratch):
         os.rename(os.path.join(scratch, name), os.path.join(own, name))
     open(os.path.join(folder, FILLED), "w").close()
@@ -175,14 +175,14 @@ def _link(source: str, target: str) -> None:
         try:
             os.link(source, target)
         except OSError:
-            # Another file system, or one without links.
+            # It is on another file system, or links are not supported.
             import shutil
 
             shutil.copy2(source, target)
 
 
-def _wait(folder: str) -> None:
-    """Wait for another process that links the files."""
+def _wait_until_filled(folder: str) -> None:
+    """Wait until another process has linked the files."""
     import time
 
     deadline = time.monotonic() + PATIENCE

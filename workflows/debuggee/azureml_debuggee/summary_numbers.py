@@ -1,4 +1,4 @@
-"""The range of an array's elements, their mean, and how many are NaN, within a limit of time."""
+"""Computes the range of an array's elements, their mean, and the number of NaN, within a time limit."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
     from typing import Any, Callable, List, Optional
 
-#: Elements that are looked at in one go; small enough for a processor's cache.
+#: Elements that are read at a time; they fit into a processor's cache.
 PIECE = 1 << 16
 TOO_MANY = "not computed: more than {:,} elements".format(COUNTED)
 TOO_SLOW = "not computed: it would take too long"
 
 
 class Numbers:
-    """What has been found of an array's elements.
+    """Results for an array's elements.
 
     Attributes:
-        low: The smallest element, as a text; empty where it has not been looked for.
+        low: The smallest element as text; empty if it has not been computed.
         high: The largest.
         mean: Their mean.
-        nan: How many are NaN, NaT or missing; None where they have not been counted.
+        nan: How many are NaN, NaT or missing; None if they have not been counted.
         infinite: How many are infinite.
-        true: How many are true; None where they are no truth values.
+        true: How many are true; None if they are not booleans.
         note: Why something has not been computed.
     """
 
@@ -37,7 +37,7 @@ class Numbers:
         self.note = note
 
     def texts(self) -> List[str]:
-        """What there is to say, in the order in which it is said."""
+        """The results as texts, in the order in which they are shown."""
         found = [
             "{} {}".format(name, text)
             for name, text in (("min", self.low), ("max", self.high), ("mean", self.mean))
@@ -53,13 +53,13 @@ class Numbers:
 
 
 def measure(numpy: Any, view: Any, until: float, convert: Optional[Callable[[Any], Any]] = None) -> Numbers:
-    """Look at an array's elements.
+    """Compute the results for an array's elements.
 
     Args:
-        numpy: The library's entries.
+        numpy: The contents of the module numpy.
         view: The array, of numpy's own class.
-        until: When there is no more time, on the monotonic clock.
-        convert: Makes numbers of a piece of the array, where its elements stand for others.
+        until: The end of the available time, on the monotonic clock.
+        convert: Converts a piece of the array to numbers, if its elements encode others.
     """
     kind = "f" if convert else view.dtype.kind
     if kind not in "biufcmM" or not view.size:
@@ -73,26 +73,26 @@ def measure(numpy: Any, view: Any, until: float, convert: Optional[Callable[[Any
     highs: List[Any] = []
     is_nan = numpy["isnat" if kind in "mM" else "isnan"]
     smallest, largest, add = numpy["minimum"].reduce, numpy["maximum"].reduce, numpy["add"].reduce
-    several = numpy["count_nonzero"]
+    count_nonzero = numpy["count_nonzero"]
     wide = numpy["complex128" if kind == "c" else "float64"]
     flags = ["external_loop", "buffered", "zerosize_ok"]
     with numpy["errstate"](all="ignore"):
         for piece in numpy["nditer"](view, flags=flags, buffersize=PIECE, order="K"):
-            # One piece is always looked at: that of a small array takes no time.
+            # A small array, of one piece, is always read.
             if view.size > PIECE and time.monotonic() >= until:
                 return Numbers(TOO_SLOW)
             if convert is not None:
                 piece = convert(piece)
             if kind == "b":
-                total += int(several(piece))
+                total += int(count_nonzero(piece))
                 continue
             low = smallest(piece) if kind != "c" else piece[0]
-            # NaN is the smallest of all wherever there is one; it is no number of those that are wanted.
+            # The minimum is NaN if there is any NaN; these elements are counted and left out.
             if kind == "c" or (kind in "fmM" and low != low):
                 missing = is_nan(piece)
-                lost = int(several(missing))
-                if lost:
-                    nan += lost
+                missing_count = int(count_nonzero(missing))
+                if missing_count:
+                    nan += missing_count
                     piece = piece[~missing]
                     if not piece.size:
                         continue
@@ -102,7 +102,7 @@ def measure(numpy: Any, view: Any, until: float, convert: Optional[Callable[[Any
                 lows.append(low)
                 highs.append(high)
                 if kind == "f" and (low in _INFINITE or high in _INFINITE):
-                    infinite += int(several(numpy["isinf"](piece)))
+                    infinite += int(count_nonzero(numpy["isinf"](piece)))
             if kind not in "mM":
                 total += add(piece, dtype=wide)
                 count += piece.size
@@ -123,12 +123,12 @@ _INFINITE = (float("inf"), float("-inf"))
 
 
 def number_text(value: Any) -> str:
-    """A number's text, of at most some ten characters where it has a fraction."""
+    """A number as text; a fraction is rounded to four digits."""
     number = value.item() if hasattr(value, "dtype") and value.dtype.kind in "biufc" else value
     if type(number) is complex:
         return "{:.4g}{:+.4g}j".format(number.real, number.imag)
     if type(number) is float:
         return "{:.4g}".format(number).replace("nan", "NaN")
-    if hasattr(number, "dtype") and number.dtype.kind in "fc":  # Wider than what Python has.
+    if hasattr(number, "dtype") and number.dtype.kind in "fc":  # A wider type than Python's own.
         return number_text(complex(number) if number.dtype.kind == "c" else float(number))
     return str(number)[:40]

@@ -1,4 +1,4 @@
-"""Numbers, cells and columns as texts, aligned."""
+"""Formats cells, labels and aligned columns as text."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
     from typing import Any, List, Sequence
 
-#: Rows and columns of the corner that is shown; elements of an array of one dimension.
+#: Rows and columns of the corner that is shown, and elements of an array with one dimension.
 ROWS, COLUMNS, ELEMENTS = 5, 6, 8
-#: Characters of a text in a cell, and bits of a whole number.
+#: Characters of a text and bits of an integer in a cell at most.
 _CHARACTERS, _BITS = 20, 200
-#: Libraries whose values say of themselves what they are, by code that is theirs.
+#: Libraries whose values are formatted by their own code.
 _LIBRARIES = ("numpy", "pandas", "datetime", "decimal", "uuid")
 
 
@@ -22,25 +22,25 @@ class Summary:
     """A value's description.
 
     Attributes:
-        head: Type, shape, kind of elements and what has been computed, in one line.
-        corner: Rows of cells; the first cell of a row is its label where there are labels.
-        brief: The corner's beginning, for one line.
+        head: Type, shape, element type and computed numbers, in one line.
+        corner: Rows of cells; the first cell of a row is its label if there are labels.
+        brief: The beginning of the corner, for the version in one line.
     """
 
     def __init__(self, head: str, corner: Sequence[Sequence[str]] = (), brief: str = "") -> None:
         self.head, self.corner, self.brief = head, corner, brief
 
     def line(self) -> str:
-        """All of it in one line."""
+        """The summary in one line."""
         return "{} {}".format(self.head, self.brief) if self.brief else self.head
 
     def text(self) -> str:
-        """All of it, the corner's columns below each other."""
-        return "\n".join([self.head, *aligned(self.corner)])
+        """The summary with the corner as aligned columns."""
+        return "\n".join([self.head, *align(self.corner)])
 
 
 def cell(value: Any) -> str:
-    """An element as a short text; no code of the program's runs for it."""
+    """An element as a short text; none of the program's code runs for it."""
     kind = type(value)
     if kind is str or kind is bytes:
         return repr(value) if len(value) <= _CHARACTERS else "{}…".format(repr(value[:_CHARACTERS]))
@@ -58,15 +58,15 @@ def cell(value: Any) -> str:
 
 
 def label(value: Any) -> str:
-    """A row's or column's label; texts without quotes."""
+    """A row's or column's label as text; texts have no quotes."""
     text = value if type(value) is str else cell(value)
     text = text if len(text) <= _CHARACTERS else text[: _CHARACTERS - 1] + "…"
-    # One that holds a line break, or a terminal's control characters.
+    # Quoted if it contains a line break or a terminal's control characters.
     return text if text.isprintable() else repr(text)
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> List[str]:
-    """Rows of cells as lines, each column as wide as its widest cell and flush right."""
+def align(rows: Sequence[Sequence[str]]) -> List[str]:
+    """Format rows of cells as lines; each column is as wide as its widest cell and aligned to the right."""
     widths = [0] * max((len(row) for row in rows), default=0)
     for row in rows:
         for number, text in enumerate(row):
@@ -74,6 +74,6 @@ def aligned(rows: Sequence[Sequence[str]]) -> List[str]:
     return ["  ".join(text.rjust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
 
 
-def listed(texts: Sequence[str], more: bool) -> str:
+def in_brackets(texts: Sequence[str], more: bool) -> str:
     """Texts in brackets, in one line."""
     return "[{}]".format(", ".join([*texts, "…"] if more else texts))

@@ -1,4 +1,4 @@
-"""Does a parallel step: the program that stands in its command.
+"""Runs a parallel step: the program in the step's command.
 
 python driver.py --entry-script score.py --input FOLDER [OPTIONS] -- ARGUMENTS OF THE ENTRY SCRIPT
 """

@@ -1,22 +1,22 @@
-"""How much memory a step may still take."""
+"""Finds how much memory a step may still use."""
 
 from __future__ import annotations
 
 import os
 from typing import List, Optional
 
-#: What a control group without a limit says, version 1: anything this large is none.
+#: A control group of version 1 without a limit reports at least this size.
 _UNLIMITED = 1 << 60
 
 
 def available_bytes() -> Optional[int]:
-    """Bytes that are free, for this machine and for the container it may be; None where nothing tells."""
-    found = [size for size in (_of_machine(), *_of_groups()) if size is not None]
+    """Bytes that are available on this machine and in its control groups; None if that is unknown."""
+    found = [size for size in (_machine_bytes(), *_group_bytes()) if size is not None]
     return min(found) if found else None
 
 
 def format_size(size: int) -> str:
-    """A size for a message."""
+    """Format a size for a message."""
     value = float(size)
     for unit in ("bytes", "KB", "MB", "GB"):
         if value < 1024:
@@ -25,7 +25,7 @@ def format_size(size: int) -> str:
     return "{:.1f} TB".format(value)
 
 
-def _of_machine() -> Optional[int]:
+def _machine_bytes() -> Optional[int]:
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             for line in file:
@@ -36,30 +36,30 @@ def _of_machine() -> Optional[int]:
     return None
 
 
-def _of_groups() -> List[Optional[int]]:
-    """What is left in this process's control groups, of either version."""
+def _group_bytes() -> List[Optional[int]]:
+    """The bytes that are available in this process's control groups, of either version."""
     folders = ["/sys/fs/cgroup", "/sys/fs/cgroup/memory"]
     try:
         with open("/proc/self/cgroup", encoding="utf-8") as file:
             for line in file:
-                _number, kinds, path = line.rstrip("\n").split(":", 2)
+                _read_number, kinds, path = line.rstrip("\n").split(":", 2)
                 if kinds in ("", "memory"):
                     folders.append(os.path.join("/sys/fs/cgroup", kinds, path.lstrip("/")))
     except (OSError, ValueError):
         pass
-    return [_left(folder) for folder in dict.fromkeys(folders)]
+    return [_bytes_left(folder) for folder in dict.fromkeys(folders)]
 
 
-def _left(folder: str) -> Optional[int]:
+def _bytes_left(folder: str) -> Optional[int]:
     for most, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
-        limit, taken = _number(os.path.join(folder, most)), _number(os.path.join(folder, used))
+        limit, taken = _read_number(os.path.join(folder, most)), _read_number(os.path.join(folder, used))
         if limit is not None and taken is not None and limit < _UNLIMITED:
-            # What files are cached gives way.
-            return max(0, limit - taken + _cached(folder))
+            # The cache of files can be released.
+            return max(0, limit - taken + _cached_bytes(folder))
     return None
 
 
-def _cached(folder: str) -> int:
+def _cached_bytes(folder: str) -> int:
     try:
         with open(os.path.join(folder, "memory.stat"), encoding="ascii") as file:
             found = dict(line.split() for line in file)
@@ -68,9 +68,9 @@ def _cached(folder: str) -> int:
         return 0
 
 
-def _number(path: str) -> Optional[int]:
+def _read_number(path: str) -> Optional[int]:
     try:
         with open(path, encoding="ascii") as file:
             return int(file.read())
     except (OSError, ValueError):
-        return None  # `max`, or no such group.
+        return None  # The value is `max`, or there is no such group.

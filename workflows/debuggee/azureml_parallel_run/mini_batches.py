@@ -1,6 +1,6 @@
-"""The input, cut into mini-batches: one after the other, and never read as a whole.
+"""Cuts the input into mini-batches, one after the other; the input is never read completely.
 
-A mini-batch is what travels to a worker as JSON: paths, or where in a file its rows are.
+A mini-batch is sent to a worker as JSON: paths, or the positions of its rows in a file.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from .problems import Problem
 
 _SIZE = re.compile(r"\s*(\d+)\s*([kmgt]?)(i?b)?\s*", re.IGNORECASE)
 _FACTORS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-#: Azure's own, for tables.
+#: Azure's default for tables.
 DEFAULT_BYTES = 1 << 20
-#: What a table's file is by the end of its name, where no MLTable file says.
+#: Kinds of table files by their suffix, if there is no MLTable file.
 _TABLES = {".csv": "delimited", ".tsv": "delimited", ".parquet": "parquet", ".jsonl": "json_lines"}
 _BLOCK = 1 << 16
-#: Encodings in which a line ends with the byte 10, and with nothing else.
+#: Encodings in which the byte 10 always ends a line, and nothing else does.
 _BYTEWISE = frozenset(
     ("utf8", "utf-8", "ascii", "latin1", "latin-1", "iso88591", "iso-8859-1", "windows1252", "cp1252")
 )
-#: Files of partitions that are open at a time.
+#: Files of partitions that are open at the same time at most.
 _MOST_OPEN = 64
 
 Batch = Dict[str, Any]
 
 
 class Size:
-    """``mini_batch_size``: a number of files, or of bytes where it has a unit or the input is a table.
+    """``mini_batch_size``: a number of files; or of bytes if it has a unit or the input is a table.
 
     Args:
-        text: As written; empty for Azure's default.
+        text: The setting as written; empty for Azure's default.
 
     Raises:
-        Problem: It is none.
+        Problem: It is not a size.
     """
 
     def __init__(self, text: str) -> None:
@@ -55,19 +55,19 @@ class Size:
 
 
 class Input:
-    """The input that is cut.
+    """The input of a parallel step.
 
     Args:
         path: A file or folder; for ``mltable`` the folder with the MLTable file.
         kind: ``uri_folder``, ``uri_file`` or ``mltable``.
         size: How large a mini-batch is.
-        keys: ``partition_keys``: a mini-batch is what has the same values of these; then ``size`` does not count.
-        share: Workers that have a mini-batch in memory at a time.
+        keys: ``partition_keys``: a mini-batch has the same values of these, and ``size`` is ignored.
+        share: The number of workers that have a mini-batch in memory at the same time.
         scratch: A folder for files of partitions.
-        note: Takes what is done differently here.
+        note: Called with a note on each difference from Azure.
 
     Raises:
-        Problem: It is empty, or cannot be cut so.
+        Problem: It does not exist, or cannot be read.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Input:
             raise Problem("The input {} does not exist.".format(path), "Give one that does.")
         self._path, self._size, self._keys, self._scratch = path, size, list(keys), scratch
         free = memory.available_bytes()
-        self._most = None if free is None else free // max(1, share)
+        self._most_bytes = None if free is None else free // max(1, share)
         self._table = mltable.read(path) if kind == "mltable" else None
         if self._table is not None:
             for name in self._table.unknown:
@@ -95,14 +95,14 @@ class Input:
         """The mini-batches, each with its ``index`` from 0.
 
         Raises:
-            Problem: One is larger than the memory there is, or there is none at all.
+            Problem: A mini-batch does not fit into memory, or the input is empty or cannot be read.
         """
         index = -1
         try:
             for index, batch in enumerate(self._batches()):
                 yield {**batch, "index": index}
         except (OSError, ValueError, LookupError, csv.Error) as error:
-            # Not to be read, not of its encoding, or of an encoding that does not exist.
+            # It is not readable, not in its encoding, or the encoding does not exist.
             raise Problem("The input {} cannot be read: {}.".format(self._path, error), "Correct it.") from error
         if index < 0:
             raise Problem("The input {} is empty.".format(self._path), "Give one with data in it.")
@@ -129,13 +129,13 @@ class Input:
 
     def _rows(self) -> Iterator[Batch]:
         for path in self._paths():
-            yield from self._cut(path, self._format(path), {})
+            yield from self._cut_file(path, self._format(path), {})
 
     def _format(self, path: str) -> Dict[str, Any]:
-        """How a file is read."""
+        """The settings for reading a file."""
         if self._table is not None:
             found = {"reader": self._table.reader, "keep": self._table.keep, "drop": self._table.drop}
-            return {**found, **_options(self._table.options, path)}
+            return {**found, **_delimited_options(self._table.options, path)}
         ending = os.path.splitext(path)[1].lower()
         if ending not in _TABLES:
             raise Problem(
@@ -144,29 +144,31 @@ class Input:
                 ),
                 "Write a number of files, or give the input as mltable.",
             )
-        return {"reader": _TABLES[ending], **_options({"delimiter": "\t"} if ending == ".tsv" else {}, path)}
+        return {"reader": _TABLES[ending], **_delimited_options({"delimiter": "\t"} if ending == ".tsv" else {}, path)}
 
-    def _cut(self, path: str, format_: Dict[str, Any], keys: Dict[str, Any], whole: bool = False) -> Iterator[Batch]:
-        """The mini-batches of one file; Azure's do not cross the ends of files either."""
+    def _cut_file(
+        self, path: str, format_: Dict[str, Any], keys: Dict[str, Any], is_single: bool = False
+    ) -> Iterator[Batch]:
+        """The mini-batches of one file; as in Azure, a mini-batch does not cross the end of a file."""
         size = os.path.getsize(path)
         if not size:
             return
         base: Batch = {"kind": "table", "file": path, "format": format_, "keys": keys}
         begin = self._header_end(path, format_) if format_["reader"] == "delimited" else 0
         base["header"] = begin
-        if whole or format_["reader"] == "parquet" or format_["encoding"].lower() not in _BYTEWISE:
-            self._check(size, path)
+        if is_single or format_["reader"] == "parquet" or format_["encoding"].lower() not in _BYTEWISE:
+            self._check_memory(size, path)
             if size > begin:
                 yield {**base, "start": begin, "end": size}
             return
         wanted = self._size.number or DEFAULT_BYTES
-        # So that nothing has to be read to find out.
-        self._check(min(wanted, size - begin), path)
+        # Checked before anything is read.
+        self._check_memory(min(wanted, size - begin), path)
         for start, end in self._ranges(path, begin, wanted, bool(format_.get("quoted"))):
             yield {**base, "start": start, "end": end}
 
     def _ranges(self, path: str, begin: int, wanted: int, quoted: bool) -> Iterator[Tuple[int, int]]:
-        """Where the mini-batches of a file begin and end: at ends of records."""
+        """The start and end of each mini-batch of a file, at ends of records."""
         start, within = begin, False
         with open(path, "rb") as file:
             file.seek(begin)
@@ -178,7 +180,7 @@ class Input:
                     within = not within
                 ended = piece.endswith(b"\n") and not within
                 if place - start >= wanted and not ended:
-                    self._check(place - start, path)
+                    self._check_memory(place - start, path)
                 if not piece or (ended and place - start >= wanted):
                     if place > start:
                         yield start, place
@@ -187,7 +189,7 @@ class Input:
                     return
 
     def _header_end(self, path: str, format_: Dict[str, Any]) -> int:
-        """Where the first record begins; 0 where a file has no header."""
+        """The position of the first record; 0 if the file has no header."""
         if not format_["header"]:
             return 0
         with open(path, "rb") as file:
@@ -199,11 +201,11 @@ class Input:
                 )
             return len(line)
 
-    def _check(self, size: int, path: str) -> None:
-        if self._most is not None and size > self._most:
+    def _check_memory(self, size: int, path: str) -> None:
+        if self._most_bytes is not None and size > self._most_bytes:
             raise Problem(
                 "A mini-batch of {} has {}, and {} of memory are free for it.".format(
-                    path, memory.format_size(size), memory.format_size(self._most)
+                    path, memory.format_size(size), memory.format_size(self._most_bytes)
                 ),
                 "Give a smaller mini_batch_size.",
             )
@@ -211,28 +213,28 @@ class Input:
     # Partitions
 
     def _partitions(self) -> Iterator[Batch]:
-        """What has the same keys: files by what their paths say, else the rows of tables by their columns."""
+        """One mini-batch for each combination of keys, which are in the files' paths or in the tables' columns."""
         table = self._table or Table(list(mltable.walk_files(self._path)))
         found: Dict[Tuple[Any, ...], List[str]] = {}
-        apart: List[str] = []
+        without_keys: List[str] = []
         for path in table.paths:
             keys = table.keys(path)
             if all(name in keys for name in self._keys):
                 found.setdefault(tuple(keys[name] for name in self._keys), []).append(path)
             else:
-                apart.append(path)
+                without_keys.append(path)
         for values, paths in found.items():
             keys = dict(zip(self._keys, values))
             if not self.is_table:
                 yield {"kind": "files", "paths": paths, "keys": keys}
             else:
                 for path in paths:
-                    yield from self._cut(path, self._format(path), keys, whole=True)
-        if apart:
-            yield from self._rows_by_keys(apart)
+                    yield from self._cut_file(path, self._format(path), keys, is_single=True)
+        if without_keys:
+            yield from self._rows_by_keys(without_keys)
 
     def _rows_by_keys(self, paths: Sequence[str]) -> Iterator[Batch]:
-        parts = _Parts(self._scratch)
+        parts = _PartitionFiles(self._scratch)
         options: Dict[str, Any] = {}
         with contextlib.closing(parts):
             for path in paths:
@@ -259,11 +261,11 @@ class Input:
                             parts.add(tuple(row[place] for place in places), header, row)
         for values, path in parts.files.items():
             keys = {name: mltable.parse_value(value) for name, value in zip(self._keys, values)}
-            yield from self._cut(path, {**options, "encoding": "utf-8", "delimiter": ","}, keys, whole=True)
+            yield from self._cut_file(path, {**options, "encoding": "utf-8", "delimiter": ","}, keys, is_single=True)
 
 
-class _Parts:
-    """One csv file for each combination of keys; few of them are open at a time."""
+class _PartitionFiles:
+    """Writes one csv file for each combination of keys; a limited number of them is open at the same time."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -285,14 +287,14 @@ class _Parts:
         csv.writer(file).writerow(row)
 
     def close(self) -> None:
-        """Close those that are open."""
+        """Close the open files."""
         for file in self._open.values():
             file.close()
         self._open.clear()
 
 
-def _options(options: Dict[str, Any], path: str) -> Dict[str, Any]:
-    """What an MLTable file's ``read_delimited`` says, by shorter names."""
+def _delimited_options(options: Dict[str, Any], path: str) -> Dict[str, Any]:
+    """The options of an MLTable file's ``read_delimited``, with shorter names."""
     header: Optional[Any] = options.get("header", "all_files_same_headers")
     delimiter = str(options.get("delimiter", ","))
     if len(delimiter) != 1:

@@ -1,7 +1,7 @@
-"""An MLTable file: which files a table is in, and how they are read.
+"""Reads an MLTable file: which files a table consists of, and how they are read.
 
-https://learn.microsoft.com/azure/machine-learning/reference-yaml-mltable. Of the transformations those are acted on
-that say how files are read and which columns are kept; the names of others are given back.
+https://learn.microsoft.com/azure/machine-learning/reference-yaml-mltable. Only those transformations
+are applied that define how files are read and which columns are kept; the names of others are returned.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import Any, Dict, Iterator, List, Tuple
 from .problems import Problem
 
 NAME = "MLTable"
-#: Transformations that say how files are read, and the kind of file each is for.
+#: Transformations that define how files are read, each with its kind of file.
 READERS = {"read_delimited": "delimited", "read_parquet": "parquet", "read_json_lines": "json_lines"}
-#: Those that give a file's keys, which stand in its path.
+#: Transformations that read a file's keys from its path.
 _FORMATS = ("extract_columns_from_partition_format", "extract_partition_format_into_columns")
 
 
 class Table:
-    """What an MLTable file says.
+    """The contents of an MLTable file.
 
     Args:
         paths: The files, absolute, in order.
-        reader: How they are read; empty where they are given as files.
+        reader: How they are read; empty if they are passed on as files.
         options: The reader's own options.
         columns: Columns to keep, and columns to leave out.
-        pattern: By which a file's keys are read off its path; empty where there is none.
-        unknown: Transformations that are not acted on.
+        pattern: The pattern of the keys in a file's path; empty if there is none.
+        unknown: Transformations that are not applied.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Table:
         self.pattern, self.unknown = pattern, unknown
 
     def keys(self, path: str) -> Dict[str, Any]:
-        """The keys in a file's path: by the table's pattern, or of folders such as ``Store=2``."""
+        """The keys in a file's path, by the table's pattern and from folders such as ``Store=2``."""
         found: Dict[str, Any] = {}
         if self.pattern:
             names = re.findall(r"\{([A-Za-z_]\w*)[^}]*\}", self.pattern)
@@ -62,7 +62,7 @@ class Table:
 
 
 def parse_value(text: str) -> Any:
-    """A key's value: a number where it reads as one."""
+    """A key's value: a number if it has the form of one."""
     for kind in (int, float):
         try:
             return kind(text)
@@ -75,7 +75,7 @@ def read(folder: str) -> Table:
     """Read the MLTable file of a folder.
 
     Raises:
-        Problem: There is none, or it cannot be read here.
+        Problem: There is none, or it cannot be read.
     """
     file = os.path.join(folder, NAME) if os.path.isdir(folder) else folder
     if not os.path.isfile(file):
@@ -85,7 +85,7 @@ def read(folder: str) -> Table:
         )
     try:
         with open(file, encoding="utf-8-sig") as opened:
-            content = _parsed(opened.read())
+            content = _parse_yaml(opened.read())
     except (OSError, ValueError) as error:
         raise Problem("{} cannot be read: {}.".format(file, error), "Correct it.") from error
     if not isinstance(content, dict):
@@ -147,7 +147,7 @@ def _files(entry: Any, folder: str, file: str) -> List[str]:
 
 
 def walk_files(path: str) -> Iterator[str]:
-    """The files below a folder, or the file itself, in order; one folder is looked through at a time."""
+    """The files below a folder, or the file itself, in order; one folder is read at a time."""
     if not os.path.isdir(path):
         yield path
         return
@@ -158,13 +158,13 @@ def walk_files(path: str) -> Iterator[str]:
         folders = []
         for entry in entries:
             if not os.path.isdir(entry.path):
-                # A link that leads nowhere is a file that cannot be read, which `run()` is to see.
+                # A broken link counts as a file that cannot be read, so that `run()` gets it.
                 yield entry.path
             elif not entry.is_symlink():
                 folders.append(entry.path)
             else:
                 real = os.path.realpath(entry.path)
-                # One that leads to a folder above would have no end.
+                # A link to a parent folder would lead to endless recursion.
                 if real not in links and not os.path.join(os.path.realpath(path), "").startswith(
                     os.path.join(real, "")
                 ):
@@ -173,20 +173,20 @@ def walk_files(path: str) -> Iterator[str]:
         waiting += reversed(folders)
 
 
-def _parsed(text: str) -> Any:
-    """YAML; without PyYAML as much of it as MLTable files usually have."""
+def _parse_yaml(text: str) -> Any:
+    """Parse YAML; without PyYAML only the subset that MLTable files usually contain."""
     try:
         import yaml
     except ImportError:
-        return _Plain(text).value()
+        return _BlockParser(text).value()
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
 
 
-class _Plain:
-    """Mappings, lists and scalars in block style.
+class _BlockParser:
+    """Parses mappings, lists and scalars in block style.
 
     Args:
         text: The file's text.
@@ -195,27 +195,27 @@ class _Plain:
     def __init__(self, text: str) -> None:
         lines = [re.sub(r"(^|\s)#.*$", "", line).rstrip() for line in text.splitlines()]
         self._lines = [(len(line) - len(line.lstrip()), line.strip()) for line in lines if line.strip(" -")]
-        self._at = 0
+        self._position = 0
 
     def value(self) -> Any:
-        """The whole text's value."""
+        """The value of the complete text."""
         return self._block(self._lines[0][0]) if self._lines else None
 
     def _block(self, indent: int) -> Any:
         listed: List[Any] = []
         named: Dict[str, Any] = {}
-        while self._at < len(self._lines):
-            depth, line = self._lines[self._at]
+        while self._position < len(self._lines):
+            depth, line = self._lines[self._position]
             if depth < indent:
                 break
             if line.startswith("- ") or line == "-":
                 rest = line[1:].strip()
                 inner = depth + len(line) - len(rest)
                 if ":" in rest and not rest.startswith(("'", '"', "[", "{")):
-                    self._lines[self._at] = (inner, rest)
+                    self._lines[self._position] = (inner, rest)
                     listed.append(self._block(inner))
                 else:
-                    self._at += 1
+                    self._position += 1
                     listed.append(_scalar(rest))
                 continue
             if listed:
@@ -223,8 +223,8 @@ class _Plain:
             name, colon, rest = line.partition(":")
             if not colon:
                 raise ValueError("`{}` is not understood without PyYAML".format(line))
-            self._at += 1
-            following = self._lines[self._at] if self._at < len(self._lines) else (-1, "")
+            self._position += 1
+            following = self._lines[self._position] if self._position < len(self._lines) else (-1, "")
             deeper = following[0] > depth or (following[0] == depth and following[1].startswith("-"))
             named[name.strip().strip("'\"")] = (
                 _scalar(rest.strip()) if rest.strip() or not deeper else self._block(following[0])

@@ -9,7 +9,7 @@ from typing import Any, List, Tuple
 
 from .problems import Problem
 
-#: Seconds of Azure's driver for loading a mini-batch, and for `init()`.
+#: Azure's limit, in seconds, for loading a mini-batch and for `init()`.
 OVERHEAD_SECONDS = 600
 
 
@@ -19,13 +19,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(arguments: List[str]) -> Tuple[argparse.Namespace, List[str]]:
-    """The options, and behind ``--`` the entry script's own arguments.
+    """Parse the options and, after ``--``, the entry script's own arguments.
 
-    As in Azure the driver takes some of its settings from those, and leaves them where they are: entry scripts use
+    As in Azure, the driver reads some of its settings from the latter without removing them: entry scripts use
     ``parse_known_args``.
 
     Raises:
-        Problem: One is missing, or not of its kind.
+        Problem: An option is missing or invalid.
     """
     own, theirs = arguments, []  # type: List[str], List[str]
     if "--" in arguments:

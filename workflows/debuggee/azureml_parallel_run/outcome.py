@@ -1,4 +1,4 @@
-"""What became of a parallel step's mini-batches, kept where Azure keeps it: below ``logs``."""
+"""Counts and logs the results of a parallel step's mini-batches, in Azure's files below ``logs``."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Dict
 
 from .problems import Problem
 
-#: The node's name in the paths of logs: there is one.
+#: The node's name in the paths of logs; there is only one node.
 NODE = "0"
 #: Seconds between two lines about the progress.
 _PROGRESS_SECONDS = 1.0
 
 
 class Thresholds:
-    """How much may go wrong; -1 for any number.
+    """How many failures are allowed; -1 stands for any number.
 
     Args:
         mini_batches: ``mini_batch_error_threshold``.
@@ -33,16 +33,16 @@ class Outcome:
 
     Args:
         logs: The step's folder of logs.
-        thresholds: How much may go wrong.
-        say: Writes a line to the step's own log.
+        thresholds: How many failures are allowed.
+        print_line: Writes a line to the step's own log.
     """
 
-    def __init__(self, logs: str, thresholds: Thresholds, say: Any) -> None:
-        self._logs, self._thresholds, self._say = logs, thresholds, say
+    def __init__(self, logs: str, thresholds: Thresholds, print_line: Any) -> None:
+        self._logs, self._thresholds, self._print_line = logs, thresholds, print_line
         self.done = self.failed = self.items = self.failed_items = 0
-        #: The first mini-batch that failed by an error, as its worker tells it.
+        #: The event of the first mini-batch that failed.
         self.first: Dict[str, Any] = {}
-        self._said = time.monotonic()
+        self._reported_at = time.monotonic()
         self._last = ""
         report = self.path("sys", "job_report", "processed_mini-batches.csv")
         self._table = open(report, "w", newline="", encoding="utf-8")  # noqa: SIM115
@@ -50,13 +50,13 @@ class Outcome:
         self._rows.writerow(["mini_batch", "process", "status", "items", "results", "tries", "seconds", "error"])
 
     def path(self, *parts: str) -> str:
-        """A path below the logs; its folder is made."""
+        """A path below the logs; its folder is created."""
         found = os.path.join(self._logs, *parts)
         os.makedirs(os.path.dirname(found), exist_ok=True)
         return found
 
     def note_done(self, index: int, process: str, tries: int, event: Dict[str, Any]) -> None:
-        """A mini-batch has been run; it has failed where there are fewer results than items."""
+        """Record that a mini-batch has been run; it has failed if there are fewer results than items."""
         items, results = int(event["items"]), int(event["results"])
         short = max(0, items - results)
         self.done += 1
@@ -68,86 +68,97 @@ class Outcome:
             text = "mini-batch {}: {} results for {} items".format(index, results, items)
             self._note_error(text)
             self.first = self.first or {"index": index, "message": "{} results for {} items".format(results, items)}
-        self._row(index, process, status, items, results, tries, event["seconds"], "")
+        self._write_row(index, process, status, items, results, tries, event["seconds"], "")
 
     def note_failed(self, index: int, process: str, tries: int, items: int, event: Dict[str, Any]) -> None:
-        """A mini-batch has failed with all its tries."""
+        """Record that a mini-batch has failed in all its tries."""
         self.done += 1
         self.failed += 1
         self.items += items
         self.failed_items += items
-        self._note_error("mini-batch {}: {}".format(index, _at(event)))
+        self._note_error("mini-batch {}: {}".format(index, _place_and_message(event)))
         self.first = self.first or {"index": index, **event}
-        self._row(index, process, "failed", items, 0, tries, 0.0, event["message"])
+        self._write_row(index, process, "failed", items, 0, tries, 0.0, event["message"])
 
     def note_trace(self, process: str, index: int, event: Dict[str, Any]) -> None:
-        """Keep the whole trace of an error."""
+        """Write the full traceback of an error to the logs."""
         with open(self.path("user", "error", NODE, process + ".txt"), "a", encoding="utf-8") as file:
             file.write("mini-batch {}\n{}\n".format(index, event.get("traceback") or event["message"]))
 
     def check(self) -> None:
-        """See whether too much has failed already.
+        """Check whether too much has failed already.
 
         Raises:
-            Problem: It has.
+            Problem: More has failed than is allowed.
         """
         allowed = self._thresholds
         if 0 <= allowed.mini_batches < self.failed:
-            raise Problem(self._told("mini_batch_error_threshold ({}) allows".format(allowed.mini_batches)), "")
+            raise Problem(
+                self._too_many_mini_batches("mini_batch_error_threshold ({}) allows".format(allowed.mini_batches)), ""
+            )
         if 0 <= allowed.items < self.failed_items:
             raise Problem(
                 "{} of {} items failed, more than error_threshold ({}) allows{}".format(
-                    self.failed_items, self.items, allowed.items, self._first()
+                    self.failed_items, self.items, allowed.items, self._first_failure()
                 ),
                 "",
             )
 
     def check_all(self) -> None:
-        """See whether too much of all has failed.
+        """Check, after the last mini-batch, whether too much has failed.
 
         Raises:
-            Problem: It has.
+            Problem: More has failed than is allowed.
         """
         self.check()
         if self.done and 100.0 * self.failed / self.done > self._thresholds.percent:
-            raise Problem(self._told("--allowed_failed_percent ({:g}) allows".format(self._thresholds.percent)), "")
+            raise Problem(
+                self._too_many_mini_batches("--allowed_failed_percent ({:g}) allows".format(self._thresholds.percent)),
+                "",
+            )
 
     def progress(self, last: bool = False) -> None:
-        """Say how far it is, now and then."""
+        """Report the progress, at most once a second."""
         now = time.monotonic()
-        if not last and now - self._said < _PROGRESS_SECONDS:
+        if not last and now - self._reported_at < _PROGRESS_SECONDS:
             return
         text = "{} mini-batches done, {} failed; {} items, {} failed".format(
             self.done, self.failed, self.items, self.failed_items
         )
         if text == self._last:
             return
-        self._said, self._last = now, text
-        self._say(text)
+        self._reported_at, self._last = now, text
+        self._print_line(text)
         with open(self.path("job_progress_overview.txt"), "a", encoding="utf-8") as file:
             file.write("{} {}\n".format(time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()), text))
 
     def close(self, result: str) -> None:
-        """Write down how it has ended."""
+        """Write the step's result to the logs."""
         self._table.close()
         with open(self.path("job_result.txt"), "w", encoding="utf-8") as file:
             file.write(result + "\n")
 
-    def _told(self, allows: str) -> str:
-        return "{} of {} mini-batches failed, more than {}{}".format(self.failed, self.done, allows, self._first())
+    def _too_many_mini_batches(self, allows: str) -> str:
+        return "{} of {} mini-batches failed, more than {}{}".format(
+            self.failed, self.done, allows, self._first_failure()
+        )
 
-    def _first(self) -> str:
-        return "; the first: mini-batch {}, {}".format(self.first["index"], _at(self.first)) if self.first else ""
+    def _first_failure(self) -> str:
+        return (
+            "; the first: mini-batch {}, {}".format(self.first["index"], _place_and_message(self.first))
+            if self.first
+            else ""
+        )
 
     def _note_error(self, text: str) -> None:
         with open(self.path("user", "error.txt"), "a", encoding="utf-8") as file:
             file.write(text + "\n")
 
-    def _row(self, *values: Any) -> None:
+    def _write_row(self, *values: Any) -> None:
         self._rows.writerow(values)
         self._table.flush()
 
 
-def _at(event: Dict[str, Any]) -> str:
+def _place_and_message(event: Dict[str, Any]) -> str:
     place = event.get("place")
     return "{}: {}".format(place, event["message"]) if place else str(event["message"])

@@ -1,10 +1,10 @@
-"""What keeps a parallel step from being done: what is wrong, and what to do."""
+"""The error that ends a parallel step."""
 
 from __future__ import annotations
 
 
 class Problem(Exception):
-    """An error that a person can mend.
+    """An error that the user can fix.
 
     Args:
         problem: What is wrong.

@@ -1,4 +1,4 @@
-"""The rows of a mini-batch as a pandas DataFrame, as Azure hands them to ``run()``."""
+"""Loads the rows of a mini-batch as a pandas DataFrame, as Azure passes them to ``run()``."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from .problems import Problem
 
 
 def load(batch: Dict[str, Any]) -> Any:
-    """Read the part of a file that a mini-batch is.
+    """Read a mini-batch, which is a part of a file.
 
     Args:
         batch: One of :mod:`.mini_batches`, of kind ``table``.
 
     Raises:
-        Problem: pandas is not there.
-        ValueError: What is read is no such table.
+        Problem: pandas is not installed.
+        ValueError: The file is not a valid table.
     """
     try:
         import pandas
@@ -26,8 +26,8 @@ def load(batch: Dict[str, Any]) -> Any:
             "Add pandas to the step's environment.",
         ) from error
     format_ = batch["format"]
-    whole = format_["reader"] == "parquet"
-    frame = pandas.read_parquet(batch["file"]) if whole else _text(pandas, batch, format_)
+    is_parquet = format_["reader"] == "parquet"
+    frame = pandas.read_parquet(batch["file"]) if is_parquet else _read_text(pandas, batch, format_)
     for name, value in (batch.get("keys") or {}).items():
         if name not in frame.columns:
             frame[name] = value
@@ -38,7 +38,7 @@ def load(batch: Dict[str, Any]) -> Any:
     return frame.drop(columns=[name for name in format_.get("drop") or () if name in frame.columns])
 
 
-def _text(pandas: Any, batch: Dict[str, Any], format_: Dict[str, Any]) -> Any:
+def _read_text(pandas: Any, batch: Dict[str, Any], format_: Dict[str, Any]) -> Any:
     with open(batch["file"], "rb") as file:
         header = file.read(batch["header"])
         file.seek(batch["start"])

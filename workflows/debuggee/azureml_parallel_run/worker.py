@@ -2,8 +2,8 @@
 
     python worker.py COMMANDS EVENTS
 
-Two pipes lead to the driver, one JSON object a line: the settings first, then a mini-batch at a time; back come what
-became of it, and nothing of the script's own output, which goes where that of any program does.
+Two pipes lead to the driver, with one JSON object a line. The driver sends the settings first, then one mini-batch at a
+time; the worker sends events with the results. The script's own output goes to standard output and standard error.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _FOLDER = os.path.dirname(_PACKAGE)
 
 
 class MiniBatchContext:
-    """What a ``run(mini_batch, context)`` of two parameters is told.
+    """The second argument of a ``run(mini_batch, context)``.
 
     Attributes:
         minibatch_index: The mini-batch's number, from 0.
-        partition_key_value: Its partition keys with their values; empty where it has none.
+        partition_key_value: Its partition keys with their values; empty if it has none.
     """
 
     def __init__(self, batch: Dict[str, Any]) -> None:
@@ -40,112 +40,112 @@ class MiniBatchContext:
         )
 
 
-class _Wrong(Exception):
-    """The entry script is none: what is wrong, and what to do."""
+class _ScriptError(Exception):
+    """The entry script is invalid; its arguments are what is wrong, and what to do."""
 
 
 def main(commands: int, events: int) -> None:
-    """Do what the driver says until it is gone."""
+    """Handle the driver's commands until it closes the pipe."""
     for handle in (commands, events):
         os.set_inheritable(handle, False)
-    with open(commands, encoding="utf-8") as orders, open(events, "w", encoding="utf-8") as answers:
+    with open(commands, encoding="utf-8") as messages, open(events, "w", encoding="utf-8") as output:
 
-        def tell(event: str, **details: Any) -> None:
-            # What the script has printed until then belongs before it.
+        def send(event: str, **details: Any) -> None:
+            # The script's earlier output has to appear before the event.
             for stream in (sys.stdout, sys.stderr):
                 try:
                     stream.flush()
                 except Exception:
                     pass
-            answers.write(json.dumps({"event": event, **details}) + "\n")
-            answers.flush()
+            output.write(json.dumps({"event": event, **details}) + "\n")
+            output.flush()
 
-        settings = json.loads(orders.readline())
-        _Worker(settings, tell).work(json.loads(line) for line in orders)
+        settings = json.loads(messages.readline())
+        _Worker(settings, send).work(json.loads(line) for line in messages)
 
 
 class _Worker:
-    def __init__(self, settings: Dict[str, Any], tell: Callable[..., None]) -> None:
-        self._script, self._tell = str(settings["script"]), tell
+    def __init__(self, settings: Dict[str, Any], send: Callable[..., None]) -> None:
+        self._script, self._send = str(settings["script"]), send
         self._arguments: List[str] = settings["arguments"]
         self._name = os.path.basename(self._script)
         self._module: Any = None
         self._takes_context = False
 
-    def work(self, orders: Any) -> None:
+    def work(self, messages: Any) -> None:
         try:
-            self._begin()
-        except _Wrong as error:
-            self._tell("fatal", problem=error.args[0], remedy=error.args[1])
+            self._load_script()
+        except _ScriptError as error:
+            self._send("fatal", problem=error.args[0], remedy=error.args[1])
             return
         except BaseException as error:
-            _leave_snapshot(error)
-            self._tell("fatal", **self._described(error))
-            self._let_out(error)
+            _write_snapshot(error)
+            self._send("fatal", **self._describe(error))
+            self._end_if_debugged(error)
             return
-        self._tell("ready")
-        for order in orders:
-            if not self._do(order):
+        self._send("ready")
+        for message in messages:
+            if not self._run_batch(message):
                 return
-        self._end()
+        self._shut_down()
 
-    def _begin(self) -> None:
+    def _load_script(self) -> None:
         """Load the entry script and call its ``init()``."""
-        _debug(self._script)
+        _start_debuggee(self._script)
         sys.argv[:] = [self._script, *self._arguments]
-        # Where its modules are looked for; this program's own folder is none of them.
+        # The script's modules are imported from here, and not from this program's own folder.
         sys.path[:] = [os.path.dirname(os.path.realpath(self._script)), os.getcwd(), *sys.path[1:]]
         sys.path.append(os.path.join(_PACKAGE, "provided"))
         logging.basicConfig(stream=sys.stdout)
         module_name = os.path.splitext(self._name)[0]
         spec = importlib.util.spec_from_file_location(module_name, self._script)
         if spec is None or spec.loader is None:
-            raise _Wrong("{} is not a Python file.".format(self._name), "Name one as `entry_script`.")
+            raise _ScriptError("{} is not a Python file.".format(self._name), "Name one as `entry_script`.")
         self._module = importlib.util.module_from_spec(spec)
-        # By its name, so that what it makes can be pickled.
+        # Registered by its name, so that its objects can be pickled.
         sys.modules[module_name] = self._module
         spec.loader.exec_module(self._module)
         run = getattr(self._module, "run", None)
         if not callable(run):
-            raise _Wrong(
+            raise _ScriptError(
                 "{} has no run(), which is called for each mini-batch.".format(self._name),
                 "Define `def run(mini_batch):` in it, and `def init():` for what is done once.",
             )
-        self._takes_context = _positional(run) > 1
+        self._takes_context = _count_positional(run) > 1
         init = getattr(self._module, "init", None)
         if callable(init):
             init()
 
-    def _do(self, batch: Dict[str, Any]) -> bool:
-        """Run one mini-batch; whether another can follow."""
+    def _run_batch(self, batch: Dict[str, Any]) -> bool:
+        """Run one mini-batch; False if the worker has to end."""
         try:
             data = batch["paths"] if batch["kind"] == "files" else _load(batch)
             items = len(data)
-            self._tell("running", items=items)
+            self._send("running", items=items)
             begun = time.monotonic()
             more = [MiniBatchContext(batch)] if self._takes_context else []
             found = self._module.run(data, *more)
             seconds = time.monotonic() - begun
             header, results = self._write(found, batch)
-        except _Wrong as error:
-            self._tell("fatal", problem=error.args[0], remedy=error.args[1])
+        except _ScriptError as error:
+            self._send("fatal", problem=error.args[0], remedy=error.args[1])
             return False
         except BaseException as error:
             if type(error).__module__ == "azureml_parallel_run.problems":
-                self._tell("fatal", problem=str(error), remedy=getattr(error, "remedy", ""))
+                self._send("fatal", problem=str(error), remedy=getattr(error, "remedy", ""))
                 return False
-            _leave_snapshot(error)
-            self._tell("failed", **self._described(error))
-            return self._let_out(error)
-        self._tell("done", items=items, results=results, seconds=seconds, header=header)
+            _write_snapshot(error)
+            self._send("failed", **self._describe(error))
+            return self._end_if_debugged(error)
+        self._send("done", items=items, results=results, seconds=seconds, header=header)
         return True
 
     def _write(self, found: Any, batch: Dict[str, Any]) -> Any:
-        """Put what ``run()`` has returned into the mini-batch's own file; a table's header, and how many they are."""
+        """Write the result of ``run()`` to the mini-batch's file; returns a table's header and the result count."""
         is_table = hasattr(found, "to_csv") and hasattr(found, "columns")
         if not is_table and not isinstance(found, (list, tuple)) and not hasattr(found, "tolist"):
             line = self._module.run.__code__.co_firstlineno if hasattr(self._module.run, "__code__") else 1
-            raise _Wrong(
+            raise _ScriptError(
                 "{}:{}: run() has returned {} for mini-batch {}.".format(
                     self._name,
                     line,
@@ -166,17 +166,17 @@ class _Worker:
                         file.write("{}\n".format(element))
         return header, len(found)
 
-    def _end(self) -> None:
+    def _shut_down(self) -> None:
         shutdown = getattr(self._module, "shutdown", None)
         if callable(shutdown):
             try:
                 shutdown()
             except BaseException as error:
-                self._tell("shutdown", **self._described(error))
+                self._send("shutdown", **self._describe(error))
 
-    def _described(self, error: BaseException) -> Dict[str, Any]:
-        """An error for the driver: in the person's own code if any frame is there."""
-        trace = _own(error)
+    def _describe(self, error: BaseException) -> Dict[str, Any]:
+        """Describe an error for the driver; its place is in the user's own code if any frame is there."""
+        trace = _own_trace(error)
         roots = {os.path.dirname(os.path.realpath(self._script)), os.path.realpath(os.getcwd())}
         roots.update(filter(None, os.environ.get("AZUREML_DEBUGGEE_CODE", "").split(os.pathsep)))
         place = ""
@@ -194,26 +194,26 @@ class _Worker:
             "traceback": "".join(traceback.format_exception(type(error), error, trace)),
         }
 
-    def _let_out(self, error: BaseException) -> bool:
-        """Let an exception end the process where a debugger is to see it; else the worker goes on."""
-        if _lets_out():
-            raise error.with_traceback(_own(error))
+    def _end_if_debugged(self, error: BaseException) -> bool:
+        """Raise an exception again if a debugger waits for it; else whether the worker can go on."""
+        if _is_debugged_on_error():
+            raise error.with_traceback(_own_trace(error))
         return isinstance(error, Exception)
 
 
-def _lets_out() -> bool:
+def _is_debugged_on_error() -> bool:
     return os.environ.get("AZUREML_DEBUGGEE_ON_ERROR") == "1" and bool(os.environ.get("AZUREML_DEBUGGEE_PORT"))
 
 
-def _leave_snapshot(error: BaseException) -> None:
-    """Leave a snapshot of an error that the worker survives; one that ends it leaves it as any other does."""
+def _write_snapshot(error: BaseException) -> None:
+    """Write a snapshot of an error that does not end the worker; for one that does, the exception hook writes it."""
     failures = sys.modules.get("azureml_debuggee.failures")
-    if failures is not None and not _lets_out():
-        failures.write(error, _own(error))
+    if failures is not None and not _is_debugged_on_error():
+        failures.write(error, _own_trace(error))
 
 
-def _own(error: BaseException) -> Any:
-    """An exception's trace without the frames of this program in front."""
+def _own_trace(error: BaseException) -> Any:
+    """An exception's traceback without this program's outermost frames."""
     trace = error.__traceback__
     while trace is not None and os.path.abspath(trace.tb_frame.f_code.co_filename) == os.path.abspath(__file__):
         trace = trace.tb_next
@@ -222,7 +222,7 @@ def _own(error: BaseException) -> Any:
     return trace if trace is not None else error.__traceback__
 
 
-def _positional(run: Any) -> int:
+def _count_positional(run: Any) -> int:
     try:
         kinds = [one.kind for one in inspect.signature(run).parameters.values()]
     except (TypeError, ValueError):
@@ -239,8 +239,8 @@ def _load(batch: Dict[str, Any]) -> Any:
     return tables.load(batch)
 
 
-def _debug(script: str) -> None:
-    """Let the debuggee in, where the step is debugged: it is the entry script that runs here."""
+def _start_debuggee(script: str) -> None:
+    """Start the debuggee, if the step is debugged: this process runs the entry script."""
     step = sys.modules.get("azureml_debuggee.step")
     inject = os.path.join(_FOLDER, "inject")
     if step is not None:

@@ -1,4 +1,4 @@
-"""The driver's side of a worker: its process, its pipes, its logs."""
+"""The driver's side of a worker: its process, pipes and logs."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class Worker:
 
     Args:
         name: ``process000`` and so on.
-        settings: What it is told first.
+        settings: Its settings, which are sent first.
         variables: Its environment.
-        logs: Where its standard output and its standard error are kept.
-        echo: Takes whole lines of both, for the step's own log.
+        logs: The files for its standard output and its standard error.
+        echo: Called with complete lines of both, for the step's own log.
 
     Attributes:
-        batch: The mini-batch that it has; None while it waits.
-        until: When its time is over, on the monotonic clock; None where it has any time.
-        items: Items of its mini-batch, as far as known.
+        batch: The mini-batch that it runs; None while it waits.
+        until: Its deadline on the monotonic clock; None for no deadline.
+        items: The number of items in its mini-batch, if known.
         tries: How often that mini-batch has been tried, this time included.
-        ready: Whether its `init()` is over.
-        last: The error that it holds at for a debugger; empty where it does not.
+        ready: Whether its `init()` has returned.
+        last: The event of the error at which it holds for a debugger; empty if it does not hold.
     """
 
     def __init__(
@@ -45,75 +45,75 @@ class Worker:
         self.until: Optional[float] = None
         self.items, self.tries, self.ready = 0, 0, False
         self.last: Dict[str, Any] = {}
-        orders, self._orders = os.pipe()
-        self._answers, answers = os.pipe()
+        commands, self._commands = os.pipe()
+        self._events, events = os.pipe()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, _WORKER, str(orders), str(answers)],
+                [sys.executable, _WORKER, str(commands), str(events)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                pass_fds=(orders, answers),
+                pass_fds=(commands, events),
                 env=variables,
             )
         finally:
-            os.close(orders)
-            os.close(answers)
+            os.close(commands)
+            os.close(events)
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._logs = {
             self._process.stdout.fileno(): open(logs[0], "ab"),  # noqa: SIM115
             self._process.stderr.fileno(): open(logs[1], "ab"),  # noqa: SIM115
         }
-        self._rests = dict.fromkeys((*self._logs, self._answers), b"")
-        for handle in (*self._rests, self._orders):
-            os.set_blocking(handle, handle == self._orders)
-        self._tell(settings)
+        self._partial_lines = dict.fromkeys((*self._logs, self._events), b"")
+        for handle in (*self._partial_lines, self._commands):
+            os.set_blocking(handle, handle == self._commands)
+        self._send(settings)
 
     @property
     def handles(self) -> "list[int]":
-        """What to look at for news of it."""
-        return list(self._rests)
+        """The descriptors to read its events and output from."""
+        return list(self._partial_lines)
 
     @property
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
 
-    def ended(self) -> Optional[int]:
-        """Its exit code, once it has one."""
+    def exit_code(self) -> Optional[int]:
+        """Its exit code; None while it runs."""
         return self._process.poll()
 
-    def give(self, batch: Dict[str, Any], tries: int) -> None:
-        """Hand it a mini-batch."""
+    def send_batch(self, batch: Dict[str, Any], tries: int) -> None:
+        """Send it a mini-batch."""
         self.batch, self.tries, self.items = batch, tries, len(batch.get("paths") or ())
-        self._tell(batch)
+        self._send(batch)
 
-    def _tell(self, value: Dict[str, Any]) -> None:
+    def _send(self, value: Dict[str, Any]) -> None:
         data = (json.dumps(value) + "\n").encode("utf-8")
         try:
             while data:
-                data = data[os.write(self._orders, data) :]
+                data = data[os.write(self._commands, data) :]
         except BrokenPipeError:
-            pass  # It has ended, which is seen by its exit code.
+            pass  # It has ended, which its exit code shows.
 
     def read(self, handle: int) -> Iterator[Dict[str, Any]]:
-        """Take in what is there; what it tells the driver is given back."""
-        while handle in self._rests:
+        """Read what is available from a descriptor, log its output, and yield its events."""
+        while handle in self._partial_lines:
             try:
                 data = os.read(handle, _BLOCK)
             except BlockingIOError:
                 return
             if not data:
-                rest = self._rests.pop(handle)
+                rest = self._partial_lines.pop(handle)
                 if rest and handle in self._logs:
                     self._echo(rest + b"\n")
                 return
             if handle in self._logs:
                 self._logs[handle].write(data)
                 self._logs[handle].flush()
-            lines = (self._rests[handle] + data).split(b"\n")
-            self._rests[handle] = lines.pop()
+            lines = (self._partial_lines[handle] + data).split(b"\n")
+            self._partial_lines[handle] = lines.pop()
             if handle in self._logs:
                 if lines:
                     self._echo(b"\n".join(lines) + b"\n")
@@ -122,10 +122,10 @@ class Worker:
                 yield json.loads(line)
 
     def finish(self) -> None:
-        """Tell it that there is nothing more to do."""
-        if self._orders >= 0:
-            os.close(self._orders)
-            self._orders = -1
+        """Close its commands, so that it shuts down."""
+        if self._commands >= 0:
+            os.close(self._commands)
+            self._commands = -1
 
     def kill(self) -> None:
         """End it at once."""
@@ -134,9 +134,9 @@ class Worker:
             self._process.wait()
 
     def close(self) -> "list[Dict[str, Any]]":
-        """Take in what is left of it, once it has ended; what it still told."""
+        """Close its pipes and logs, once it has ended; returns its remaining events."""
         self.finish()
-        told = [event for handle in self.handles for event in self.read(handle)]
+        events = [event for handle in self.handles for event in self.read(handle)]
         self._process.wait()
         for file in self._logs.values():
             file.close()
@@ -144,10 +144,10 @@ class Worker:
         assert self._process.stderr is not None
         self._process.stdout.close()
         self._process.stderr.close()
-        os.close(self._answers)
-        return told
+        os.close(self._events)
+        return events
 
 
-def after(seconds: Optional[float]) -> Optional[float]:
-    """A time on the monotonic clock; None for never."""
+def deadline_after(seconds: Optional[float]) -> Optional[float]:
+    """The deadline in so many seconds, on the monotonic clock; None for no deadline."""
     return None if seconds is None else time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""Runs a script under the debuggee where Python has been told to ignore PYTHONPATH or `site`.
+"""Runs a script under the debuggee if Python's options make it ignore PYTHONPATH or `site`.
 
 python -I launch.py train.py ARGUMENTS
 python -I launch.py -m module ARGUMENTS

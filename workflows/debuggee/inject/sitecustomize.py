@@ -1,8 +1,8 @@
-"""Puts the debuggee into a step's script, in the place where Python looks before it starts any program.
+"""Loads the debuggee before a step's script: Python imports this module before it runs any program.
 
-This folder stands first in PYTHONPATH. Which process is the step's own, and what is done there, is
-decided in azureml_debuggee/step.py, and what its children do in child.py; a sitecustomize that this one
-hides runs as it would without.
+This folder comes first in PYTHONPATH. azureml_debuggee/step.py decides which process of the step is
+debugged and how, and child.py handles its children. A sitecustomize that this one
+hides runs as usual.
 """
 
 import os
@@ -10,18 +10,18 @@ import sys
 
 _inject = os.path.dirname(os.path.abspath(__file__))
 _folder = os.path.dirname(_inject)
-# Made by hand: finding it would take as long as all that a child does at its start, and for that its folder's parent
-# would stand in the import path, where it could hide a module of the program's.
+# The package is created by hand. Importing it would take as long as everything else that a child does when it starts,
+# and would need its folder's parent on the import path, where it could hide a module of the program.
 _package = type(sys)("azureml_debuggee")
 _package.__path__ = [os.path.join(_folder, "azureml_debuggee")]
 _package.__spec__ = type(sys.__spec__)("azureml_debuggee", None, is_package=True)
 sys.modules["azureml_debuggee"] = _package
-# Most often a child of a debugged process, which needs no more than `child`.
+# Most often this is a child of a debugged process, which needs `child` only.
 _is_child = bool(os.environ.get("AZUREML_DEBUGGEE_CHILDREN_AT"))
-# Or one that nobody debugs, which is looked at only when it fails.
+# Or it is a process that is not debugged, of which a snapshot is written if it fails.
 _has_snapshots = bool(os.environ.get("AZUREML_DEBUGGEE_SNAPSHOTS"))
 _is_plain = not (_is_child or os.environ.get("AZUREML_DEBUGGEE_CODE") or os.environ.get("AZUREML_DEBUGGEE_METRICS"))
-# Compiled once a step where it has not been where it lies; a program may start thousands of processes.
+# Compile once for each step if there is no byte code beside the source: a program may start thousands of processes.
 _compiled = "{}.{}.pyc".format(
     "child" if _is_child else "failures" if _is_plain else "step", sys.implementation.cache_tag
 )
@@ -41,7 +41,7 @@ try:
         from azureml_debuggee import child as _child
 
         _begin = _child.start_child
-        # Or what a debugged process has turned into by an exec.
+        # Or the debugged process itself after an exec.
         _is_child = _child.is_child(os.environ)
     if not _is_child and not _is_plain:
         from azureml_debuggee import step as _step
@@ -62,9 +62,9 @@ else:
     _start = _begin(_inject)
 del sys.modules["sitecustomize"]
 try:
-    # With no other there, the ImportError is the one that `site` expects.
+    # If there is no other one, this raises the ImportError that `site` expects.
     import sitecustomize  # type: ignore[import-not-found]  # noqa: F401
 finally:
-    # Last: theirs may set hooks, and a debugger that is waited for sees everything in place.
+    # Last, since the other sitecustomize may set hooks, which should be in place when a debugger attaches.
     if _start is not None:
         _start()

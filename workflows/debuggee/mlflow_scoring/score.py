@@ -1,6 +1,6 @@
 """The scoring script of a deployment without code: MLflow loads the model and reads the requests.
 
-The body is what Azure ML takes for MLflow models, ``{"input_data": …, "params": …}``, or one of MLflow's own formats:
+The body has Azure ML's format for MLflow models, ``{"input_data": …, "params": …}``, or one of MLflow's own formats:
 https://learn.microsoft.com/azure/machine-learning/how-to-deploy-mlflow-models#input-formats and
 https://mlflow.org/docs/latest/deployment/deploy-model-locally
 """
@@ -25,17 +25,17 @@ def init() -> None:
     except ImportError as error:
         message = "MLflow has to serve this model, and the environment has no mlflow: {}".format(error)
         raise ImportError(message) from error
-    model = pyfunc.load_model(_folder())
+    model = pyfunc.load_model(_find_model())
 
 
 def run(raw_data: Any) -> Any:
-    """One request: the model's predictions, as MLflow writes them."""
-    data, parameters = _read(raw_data)
+    """Handle one request; returns the model's predictions as MLflow serializes them."""
+    data, parameters = _parse(raw_data)
     predictions = model.predict(data, params=parameters) if parameters else model.predict(data)
-    return json.loads(_written(predictions))
+    return json.loads(_serialize(predictions))
 
 
-def _folder() -> str:
+def _find_model() -> str:
     root = os.path.join(os.environ["AZUREML_MODEL_DIR"], os.environ.get("AZUREML_DEBUGGEE_MODEL", ""))
     for parent, folders, files in os.walk(root):
         folders.sort()
@@ -44,7 +44,7 @@ def _folder() -> str:
     raise FileNotFoundError("There is no MLmodel in {}".format(root))
 
 
-def _read(raw_data: Any) -> Tuple[Any, Any]:
+def _parse(raw_data: Any) -> Tuple[Any, Any]:
     body = json.loads(raw_data)
     if not isinstance(body, dict):
         raise ValueError("The body has to be a JSON object with `input_data`")
@@ -60,7 +60,7 @@ def _read(raw_data: Any) -> Tuple[Any, Any]:
     return scoring_server.infer_and_parse_data(body, schema), parameters
 
 
-def _written(predictions: Any) -> str:
+def _serialize(predictions: Any) -> str:
     import io
 
     from mlflow.pyfunc import scoring_server
