@@ -102,7 +102,7 @@ def _is_installing_setup() -> bool:
 
 
 def _redirect_pip(original: Any, folder: str) -> Any:
-    """Pip's main function, which runs in the step's interpreter if it changes installed packages."""
+    """The main function of pip, which runs in the step's interpreter if it changes installed packages."""
 
     def main(args: Optional[List[str]] = None) -> Any:
         arguments = sys.argv[1:] if args is None else list(args)

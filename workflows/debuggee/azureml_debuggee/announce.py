@@ -38,7 +38,7 @@ class Announcer:
         from . import imports
 
         try:
-            line = imports.get("json").dumps(record, default=str) + "\n"
+            line = imports.standard_module("json").dumps(record, default=str) + "\n"
             # One write in append mode: lines of several processes do not mix.
             handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
             try:

@@ -70,7 +70,7 @@ class ChildSession:
         with imports.own:
             from . import stack_requests
         found = stack_requests.collect_stacks(stack_requests.expressions_in(text) or [])
-        self._link.send("stacks {} {}".format(number, imports.get("json").dumps(found)))
+        self._link.send("stacks {} {}".format(number, imports.standard_module("json").dumps(found)))
 
     def _join(self, arguments: List[str]) -> None:
         port, parent, token, client_token = arguments

@@ -255,7 +255,7 @@ class Children:
         if answer is None:
             return
         try:
-            found = imports.get("json").loads(text)
+            found = imports.standard_module("json").loads(text)
         except ValueError:
             found = None
         answer(int(number), child.pid, found if isinstance(found, dict) else None)

@@ -75,7 +75,7 @@ class OpeningMessages:
         #: Bytes that have arrived and have not been handled.
         self.unread = bytearray()
 
-    def next(self) -> Optional[bytes]:
+    def next_message(self) -> Optional[bytes]:
         """The next complete message with its header, which stays in :attr:`unread`.
 
         Returns:
@@ -90,7 +90,7 @@ class OpeningMessages:
         length_with_header = end + 4 + int(length.group(1))
         return bytes(self.unread[:length_with_header]) if len(self.unread) >= length_with_header else None
 
-    def take(self, frame: bytes) -> None:
+    def remove(self, frame: bytes) -> None:
         """Remove the next message, which has been handled."""
         del self.unread[: len(frame)]
 
@@ -104,7 +104,7 @@ class Progress:
         self.greeted = False
         #: Whether the adapter and pydevd are handling an `attach`.
         self.attaching = False
-        #: Whether the debugger has been told that it may send its breakpoints.
+        #: Whether the debugger may send its breakpoints (the event `initialized`).
         self.initialized = False
         #: Whether the adapter has answered `attach` with success, and did attach.
         self.attached = False
@@ -141,7 +141,7 @@ class Progress:
 
 def encode_message(message: Dict[str, Any]) -> bytes:
     """A message with its header, as it is sent."""
-    body: bytes = imports.get("json").dumps(message).encode("utf-8")
+    body: bytes = imports.standard_module("json").dumps(message).encode("utf-8")
     return b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
@@ -149,7 +149,7 @@ def decode_request(frame: bytes) -> Optional[Dict[str, Any]]:
     """The request in a complete message with its header; None if it is not a request."""
     _header, _blank, body = frame.partition(b"\r\n\r\n")
     try:
-        message = imports.get("json").loads(body.decode("utf-8"))
+        message = imports.standard_module("json").loads(body.decode("utf-8"))
     except (ValueError, RecursionError):
         return None
     if not isinstance(message, dict) or message.get("type") != "request" or type(message.get("seq")) is not int:

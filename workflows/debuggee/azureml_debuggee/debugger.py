@@ -28,7 +28,7 @@ POLL_SECONDS = 0.01
 
 
 def _server_api() -> Any:
-    """Debugpy's server API, imported late because it imports pydevd."""
+    """The server API of debugpy, imported late because it imports pydevd."""
     from debugpy.server import api
 
     return api
@@ -455,13 +455,13 @@ class Debugger:
         state = debugger.set_additional_thread_info(thread)
         done = threading.Event()
 
-        def watch() -> None:
+        def end_stop_without_debugger() -> None:
             # If the debugger has left before the stop, nothing else would end the stop.
             while not done.wait(0.2):
                 if not self.is_attached():
                     state.pydev_step_cmd, state.pydev_state = -1, 1
 
-        start_untraced(watch, "azureml-debuggee-watch")
+        start_untraced(end_stop_without_debugger, "azureml-debuggee-watch")
         try:
             if hasattr(debugger, "trigger_exception_handler"):
                 debugger.trigger_exception_handler(error, as_uncaught=False)

@@ -46,7 +46,10 @@ def describe(error: BaseException, folders: Sequence[str], anywhere: bool = Fals
     if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
         file, line = error.filename, error.lineno
     else:
-        places = [(file_of(frame), number) for frame, number in imports.get("traceback").walk_tb(error.__traceback__)]
+        places = [
+            (file_of(frame), number)
+            for frame, number in imports.standard_module("traceback").walk_tb(error.__traceback__)
+        ]
         frames = [(path, number) for path, number in places if path is not None]
         roots = tuple(os.path.join(folder, "") for folder in folders)
         own = [

@@ -24,9 +24,9 @@ TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-#: Requests that are kept_bytes: the latest ones.
+#: Requests that are kept: the latest ones.
 MOST_REQUESTS = 20
-#: Bytes of each body that are kept_bytes.
+#: Bytes of each body that are kept.
 MOST_BYTES = 10 * 1000 * 1000
 #: Headers that are never written, since they contain credentials.
 SECRET_HEADERS = frozenset(("authorization", "proxy-authorization", "cookie", "cookie2"))
@@ -175,7 +175,7 @@ class RequestKeeper:
             status = getattr(response, "status_code", None)
             raised = sys.exc_info()[1]
             if raised is not None and goes_on and not isinstance(raised, (OSError, GeneratorExit)):
-                # gunicorn is identity to answer with 500.
+                # gunicorn is about to answer with 500.
                 error, status = error or raised, status or 500
             if not environ or not isinstance(status, int) or status < 500:
                 return
@@ -233,7 +233,7 @@ class RequestKeeper:
             record["number"] = number = (numbers[-1] if numbers else 0) + 1
             written = [
                 (".body", data),
-                (".json", imports.get("json").dumps(record).encode("utf-8", "backslashreplace")),
+                (".json", imports.standard_module("json").dumps(record).encode("utf-8", "backslashreplace")),
             ]
             try:
                 for suffix, content in written:

@@ -56,17 +56,17 @@ def watch() -> None:
     from . import import_hooks
 
     atexit.register(_at_exit)
-    import_hooks.change_when_imported("threading", _change_threading)
-    import_hooks.change_when_imported("traceback", _change_traceback)
+    import_hooks.change_when_imported("threading", _hook_threading)
+    import_hooks.change_when_imported("traceback", _hook_multiprocessing)
     for name in ("multiprocessing.pool", "concurrent.futures.process"):
-        import_hooks.change_when_imported(name, _change_pool)
-    import_hooks.change_when_imported("azureml_inference_server_http.server.user_script", _change_server)
+        import_hooks.change_when_imported(name, _hook_pool)
+    import_hooks.change_when_imported("azureml_inference_server_http.server.user_script", _hook_server)
 
 
 # Hooks ----------------------------------------------------------------------------------------------------
 
 
-def _change_threading(module: "Any") -> None:
+def _hook_threading(module: "Any") -> None:
     show = module.excepthook
 
     def excepthook(arguments: "Any", /) -> None:
@@ -80,7 +80,7 @@ def _change_threading(module: "Any") -> None:
     module.excepthook = excepthook
 
 
-def _change_traceback(module: "Any") -> None:
+def _hook_multiprocessing(module: "Any") -> None:
     """Handle the exceptions that multiprocessing prints in a child, without calling a hook."""
     show = module.print_exc
 
@@ -104,7 +104,7 @@ def _change_traceback(module: "Any") -> None:
     module.print_exc = print_exc
 
 
-def _change_server(module: "Any") -> None:
+def _hook_server(module: "Any") -> None:
     """Handle the exceptions of a service's `init()` and `run()`, which the inference server catches."""
     begin = module.UserScriptException.__init__
 
@@ -116,7 +116,7 @@ def _change_server(module: "Any") -> None:
     module.UserScriptException.__init__ = __init__
 
 
-def _change_pool(module: "Any") -> None:
+def _hook_pool(module: "Any") -> None:
     """Handle the exceptions that a pool's workers pass to their parent, which may end because of them."""
     from . import pool_snapshots
 

@@ -34,7 +34,7 @@ def untrace_children() -> None:
 
 
 def _monitoring() -> Any:
-    """Pydevd's monitoring module, from Python 3.12 on; None before, and without pydevd."""
+    """The monitoring module of pydevd, from Python 3.12 on; None before, and without pydevd."""
     return sys.modules.get("_pydevd_sys_monitoring.pydevd_sys_monitoring") if sys.version_info >= (3, 12) else None
 
 

@@ -120,7 +120,7 @@ class Gate:
         The process that this one replaces may still be ending and hold the port.
         """
         self._loop.open()
-        greenlets.watch(self._loop.run_in_helper, self._debugger.make_ready)
+        greenlets.start_before_patching(self._loop.run_in_helper, self._debugger.make_ready)
         if self._children is not None:
             self._children.open()
         bound = self._bind()

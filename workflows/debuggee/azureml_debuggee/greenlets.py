@@ -61,13 +61,13 @@ class _Finder:
             execute(module)
             for patch in [patch for patch in vars(module) if patch.startswith("patch_")]:
                 # Not earlier: the debugger imports gevent, too, and this thread is just importing it.
-                setattr(module, patch, _after(before, getattr(module, patch)))
+                setattr(module, patch, _call_first(before, getattr(module, patch)))
 
         spec.loader.exec_module = exec_module
         return spec
 
 
-def _after(before: Callable[[], None], patch: Callable[..., Any]) -> Callable[..., Any]:
+def _call_first(before: Callable[[], None], patch: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(patch)
     def patch_when_ready(*arguments: Any, **keywords: Any) -> Any:
         try:
@@ -79,12 +79,12 @@ def _after(before: Callable[[], None], patch: Callable[..., Any]) -> Callable[..
     return patch_when_ready
 
 
-def watch(run_in_helper: Callable[[Callable[[], None]], None], make_ready: Callable[[], None]) -> None:
+def start_before_patching(run_in_helper: Callable[[Callable[[], None]], None], make_ready: Callable[[], None]) -> None:
     """Start the debugger before gevent patches this process, even if no debugger has attached.
 
     Args:
         run_in_helper: Calls a function in the thread that the debugger belongs to.
-        make_ready: Starts the debugger; called is_installed.
+        make_ready: Starts the debugger; called there.
     """
     process_id = os.getpid()
     begun = threading.Lock()
@@ -94,13 +94,13 @@ def watch(run_in_helper: Callable[[Callable[[], None]], None], make_ready: Calla
             return
         done = threading.Event()
 
-        def work() -> None:
+        def start_debugger() -> None:
             try:
                 make_ready()
             finally:
                 done.set()
 
-        run_in_helper(work)
+        run_in_helper(start_debugger)
         done.wait(READY_SECONDS)
 
     sys.meta_path.insert(0, _Finder(wait_until_ready))

@@ -42,7 +42,7 @@ def set_program_folders(fronts: Iterable[str], code: Iterable[str]) -> None:
     _front_folders[:], _last_folders[:] = fronts, code
 
 
-def get(name: str) -> Any:
+def standard_module(name: str) -> Any:
     """A module of the standard library, even if the program has a module of that name."""
     if name not in _cache:
         with own:

@@ -33,9 +33,9 @@ def run(inject: str) -> None:
     _set_path(program)
     if start is not None:
         start()
-    work = _module_runner(program.name) if program.kind == "module" else _script_runner(program.name)
+    run_program = _module_runner(program.name) if program.kind == "module" else _script_runner(program.name)
     try:
-        work()
+        run_program()
     except SystemExit:
         raise
     except BaseException:
@@ -106,14 +106,14 @@ def _script_runner(name: str) -> Callable[[], Any]:
         __loader__=importlib.machinery.SourceFileLoader("__main__", path),
     )
 
-    def work() -> None:
+    def run_program() -> None:
         if source.startswith(importlib.util.MAGIC_NUMBER):
             code: Any = importlib.machinery.SourcelessFileLoader("__main__", path).get_code("__main__")
         else:
             code = compile(source, path, "exec", dont_inherit=True)
         exec(code, main)
 
-    return work
+    return run_program
 
 
 def _hide_launcher(inject: str) -> None:

@@ -19,7 +19,7 @@ from .dap_messages import HEADER_BYTES
 from .event_loop import EventLoop
 from .pair import GRACE_SECONDS
 
-#: Seconds that a peer has for its first message; a busy client may need long.
+#: Seconds that a peer has for its first message; a busy interpreter may take long to read it.
 FIRST_MESSAGE_SECONDS = 60.0
 #: Seconds in which no connection is accepted, after the program has run out of file descriptors or while too many
 #: peers connect.

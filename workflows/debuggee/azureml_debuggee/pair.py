@@ -31,9 +31,9 @@ BUFFER_BYTES = 64 * 1024
 FLUSH_SECONDS = 5.0
 #: Seconds of the adapter's silence after which a session whose debugger has died is closed.
 SILENCE_SECONDS = 0.2
-#: The client id in the `initialize` of an agent's session. Other debuggers are told its client name.
+#: The client id in the `initialize` of an agent's session. A debugger that is refused meanwhile gets its client name.
 AGENT = "azureml-debug-agent"
-#: Characters of the client name that are told.
+#: Characters of the client name that are sent.
 _MOST_CHARACTERS = 300
 
 
@@ -42,7 +42,7 @@ class Pair:
 
     Any number of debuggers may be connected until they request more than the adapter itself can answer. From then on a
     debugger is *released*: everything it sends reaches debugpy unchanged. Only one debugger may be released at a time,
-    except for the sessions of child processes, because debugpy's adapter crashes if two attach at once.
+    except for the sessions of child processes, because debugpy's adapter ends if two attach at once.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Pair:
     @property
     def has_pending_message(self) -> bool:
         """Whether it has sent a message that has not been handled."""
-        return not self.released and self._opening_messages.next() is not None
+        return not self.released and self._opening_messages.next_message() is not None
 
     def can_read(self, end: socket.socket) -> bool:
         """Whether more may be read from this one of the two sockets."""
@@ -180,10 +180,10 @@ class Pair:
             return data
         self._known_messages.unread += data
         while self._known_messages is not None:
-            raw = self._known_messages.next()
+            raw = self._known_messages.next_message()
             if raw is None:
                 return b""
-            self._known_messages.take(raw)
+            self._known_messages.remove(raw)
             if INITIALIZED.search(raw):
                 data, self._known_messages = bytes(self._known_messages.unread), None
         return data
@@ -212,14 +212,14 @@ class Pair:
             False if it has to be closed.
         """
         while not self.released:
-            raw = self._opening_messages.next()
+            raw = self._opening_messages.next_message()
             if raw is None:
                 return True
             request = decode_request(raw)
             if request is not None and request["command"] == "initialize" and not self._initialize:
                 self._initialize = raw
                 self.to_adapter += raw
-                self._opening_messages.take(raw)
+                self._opening_messages.remove(raw)
             elif not others or (child_of(self._attach_request()) is not None):
                 self._release()
             elif not any(other.is_session for other in others):
@@ -227,7 +227,7 @@ class Pair:
             elif request is None:
                 return False
             else:
-                self._opening_messages.take(raw)
+                self._opening_messages.remove(raw)
                 self.to_client += encode_message(self._refusal(request, others))
                 if request["command"] == "disconnect":
                     self.closes_at = time.monotonic() + GRACE_SECONDS
@@ -245,7 +245,7 @@ class Pair:
 
     def _attach_request(self) -> Dict[str, Any]:
         """The arguments of the debugger's `attach`, if that is its next message; else empty."""
-        request = decode_request(self._opening_messages.next() or b"")
+        request = decode_request(self._opening_messages.next_message() or b"")
         arguments = request.get("arguments") if request is not None and request["command"] == "attach" else None
         return arguments if isinstance(arguments, dict) else {}
 

@@ -53,12 +53,12 @@ def install(settings: MutableMapping[str, str], folders: Sequence[str], debugs_i
 
 def watch_child(settings: MutableMapping[str, str], folders: Sequence[str], debugs_itself: bool) -> None:
     """Watch a child of the step's script, which may be any program; arguments as of :func:`install`."""
-    install(settings, folders, debugs_itself).begin_child(any_error=False)
+    install(settings, folders, debugs_itself).watch_as_child(any_error=False)
 
 
 def watch_spawned(settings: MutableMapping[str, str], folders: Sequence[str], debugs_itself: bool) -> None:
     """Watch a child that multiprocessing has started; arguments as of :func:`install`."""
-    (_watch or install(settings, folders, debugs_itself)).begin_child()
+    (_watch or install(settings, folders, debugs_itself)).watch_as_child()
 
 
 def hold_again(again: bool = True) -> int:
@@ -240,7 +240,7 @@ class PostMortem:
         if not self._is_over:
             self.watch_bootstrap()
 
-    def begin_child(self, any_error: bool = True) -> None:
+    def watch_as_child(self, any_error: bool = True) -> None:
         """Watch this process as a child, which has just been started.
 
         Args:
@@ -286,7 +286,7 @@ def _wait_until_left(session: Any) -> bool:
 
 
 def _process_name() -> str:
-    """Multiprocessing's name for this child process; empty if it has not started it."""
+    """The name that multiprocessing has given this child process; empty if it has not started it."""
     process: Any = sys.modules.get("multiprocessing.process")
     current = None if process is None else process.current_process()
     return "" if current is None or current.name == "MainProcess" else str(current.name)
@@ -298,7 +298,7 @@ def _default_signals() -> List[Tuple[int, Any]]:
     Returns:
         The signals with the handlers that were replaced.
     """
-    signal = imports.get("signal")
+    signal = imports.standard_module("signal")
     replaced = []
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -309,7 +309,7 @@ def _default_signals() -> List[Tuple[int, Any]]:
 
 
 def _set_signal(number: int, handler: Any) -> bool:
-    signal = imports.get("signal")
+    signal = imports.standard_module("signal")
     try:
         signal.signal(number, handler)
     except (ValueError, TypeError, OSError):

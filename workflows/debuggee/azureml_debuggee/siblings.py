@@ -84,7 +84,7 @@ def read_events(settings: Mapping[str, str]) -> List[Dict[str, Any]]:
             lines = file.read().splitlines()
     except (KeyError, OSError, ValueError):
         return []
-    loads, found = imports.get("json").loads, []
+    loads, found = imports.standard_module("json").loads, []
     for line in lines:
         try:
             found.append(loads(line))

@@ -55,7 +55,7 @@ def write(
     gc.disable()
     try:
         with imports.own:
-            json, regular = imports.get("json"), imports.get("re")
+            json, regular = imports.standard_module("json"), imports.standard_module("re")
         for size in (BYTES, BYTES // 3, _LOW_MEMORY_BYTES):
             try:
                 document = _make_document(error, trace, program, environment, regular, size)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .snapshot_names import Names
     from .snapshot_types import Shape
 
-    Enter = Callable[[Any, str, int], Optional[int]]
+    Add = Callable[[Any, str, int], Optional[int]]
 
 #: Elements of an array that are recorded, and rows and columns of a table.
 ELEMENTS, ROWS, COLUMNS = 20, 5, 50
@@ -114,13 +114,13 @@ class Arrays:
         kinds = (self._array, self._generic, self._tensor, self._frame, self._series)
         return any(one is kind for kind in kinds if kind is not None for one in shape.lineage)
 
-    def describe(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Optional[Dict[str, Any]]:
+    def describe(self, value: Any, shape: Shape, add: Add, depth: int) -> Optional[Dict[str, Any]]:
         """Describe an array or a table; None if the value is neither.
 
         Args:
             value: The value.
             shape: How its class is read.
-            enter: Adds an element to the snapshot's values, and returns its index.
+            add: Adds an element to the snapshot's values, and returns its index.
             depth: Its depth below the variable.
         """
         for kind, read in (
@@ -131,12 +131,12 @@ class Arrays:
             (self._series, self._describe_series),
         ):
             if kind is not None and any(one is kind for one in shape.lineage):
-                return read(value, shape, enter, depth)
+                return read(value, shape, add, depth)
         return None
 
     # numpy
 
-    def _describe_generic(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
+    def _describe_generic(self, value: Any, shape: Shape, add: Add, depth: int) -> Dict[str, Any]:
         number = self._generic.item(value)
         text = repr(number) if is_exactly(number, int, float, bool, complex, str, bytes) else "<{}>".format(shape.name)
         found: Dict[str, Any] = {"kind": "scalar", "text": text[:1000]}
@@ -144,7 +144,7 @@ class Arrays:
             found["value"] = number if abs(number) < 2**53 or type(number) is float else None
         return found
 
-    def _describe_array(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
+    def _describe_array(self, value: Any, shape: Shape, add: Add, depth: int) -> Dict[str, Any]:
         own = self._array.__dict__
         sizes = [int(one) for one in own["shape"].__get__(value)]
         kind = own["dtype"].__get__(value)
@@ -169,7 +169,7 @@ class Arrays:
         for field in secrets:
             self._leave_out(field, first[field].tolist())
         if not secrets:
-            indices = (enter(one, "", depth + 1) for one in first.tolist())
+            indices = (add(one, "", depth + 1) for one in first.tolist())
             found["items"] = [[None, index] for index in indices if index is not None]
         found["more"] = count - len(found["items"])
         if kind.kind in "fc":
@@ -214,14 +214,14 @@ class Arrays:
 
     # torch
 
-    def _describe_tensor(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
+    def _describe_tensor(self, value: Any, shape: Shape, add: Add, depth: int) -> Dict[str, Any]:
         disabled = self._libraries.without_hooks(shape)
         if disabled is None:
             return {"kind": "opaque", "text": "<{}>".format(shape.name)}
         with disabled:
-            return self._describe_without_hooks(value, shape, enter, depth)
+            return self._describe_without_hooks(value, shape, add, depth)
 
-    def _describe_without_hooks(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
+    def _describe_without_hooks(self, value: Any, shape: Shape, add: Add, depth: int) -> Dict[str, Any]:
         tensor = self._tensor
         sizes = [int(one) for one in tensor.size(value)]
         kind = str(tensor.dtype.__get__(value)).replace("torch.", "")
@@ -243,7 +243,7 @@ class Arrays:
         except Exception:
             return found
         if view is not None and found["length"]:
-            read = self._describe_array(view, shape, enter, depth)
+            read = self._describe_array(view, shape, add, depth)
             found.update((name, read[name]) for name in ("nan", "inf", "items", "more") if name in read)
         return found
 
@@ -262,7 +262,7 @@ class Arrays:
 
     # pandas
 
-    def _describe_frame(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
+    def _describe_frame(self, value: Any, shape: Shape, add: Add, depth: int) -> Dict[str, Any]:
         manager = manager_of(value, shape)
         if manager is None:
             return {"kind": "opaque", "text": "<{}>".format(shape.name)}
@@ -279,13 +279,13 @@ class Arrays:
             for label, column in zip(labels, columns)
         ]
         rows = zip(*texts) if columns else ()
-        found["items"] = self._rows(head.index.tolist(), [tuple(row) for row in rows], enter, depth)
+        found["items"] = self._rows(head.index.tolist(), [tuple(row) for row in rows], add, depth)
         found["more"] = sizes[0] - len(found["items"])
         if sizes[1] > COLUMNS:
             found["more_columns"] = sizes[1] - COLUMNS
         return found
 
-    def _describe_series(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
+    def _describe_series(self, value: Any, shape: Shape, add: Add, depth: int) -> Dict[str, Any]:
         manager = manager_of(value, shape)
         if manager is None:
             return {"kind": "opaque", "text": "<{}>".format(shape.name)}
@@ -296,7 +296,7 @@ class Arrays:
         found["columns"] = [[_label(dict.get(shape.entries(value) or {}, "_name")), str(head.dtype)]]
         is_secret = self._is_secret(found["columns"][0][0])
         elements = self._leave_out(found["columns"][0][0], head.tolist()) if is_secret else head.tolist()
-        found["items"] = self._rows(head.index.tolist(), elements, enter, depth)
+        found["items"] = self._rows(head.index.tolist(), elements, add, depth)
         found["more"] = found["shape"][0] - len(found["items"])
         return found
 
@@ -311,11 +311,11 @@ class Arrays:
         text = "<{} {}>".format(shape.name, tuple(sizes))
         return {"kind": "table", "shape": sizes, "length": sizes[0], "columns": [], "items": [], "text": text}
 
-    def _rows(self, labels: List[Any], rows: List[Any], enter: Enter, depth: int) -> List[List[int]]:
+    def _rows(self, labels: List[Any], rows: List[Any], add: Add, depth: int) -> List[List[int]]:
         found: List[List[int]] = []
         for label, row in zip(labels, rows):
-            of_label = enter(label, "", depth + 1)
-            index = enter(row, label if type(label) is str else "", depth + 1)
+            of_label = add(label, "", depth + 1)
+            index = add(row, label if type(label) is str else "", depth + 1)
             if of_label is None or index is None:
                 break
             found.append([of_label, index])

@@ -175,7 +175,7 @@ class Frames:
         """Record the lines around each frame's own.
 
         Args:
-            until: When there is no more time, on the monotonic clock.
+            until: The end of the available time, on the monotonic clock.
         """
         size = 0
         wanted = sorted(self._traced, key=lambda index: not self.entries[index]["own"])
@@ -224,7 +224,7 @@ class Frames:
             os.close(handle)
         data = b"".join(pieces)
         self._read += len(data)
-        digest = imports.get("hashlib").sha256(data).hexdigest()
+        digest = imports.standard_module("hashlib").sha256(data).hexdigest()
         return _decode(data).splitlines(), digest
 
     # Variables
@@ -272,7 +272,7 @@ def _variables(frame: Any) -> Iterator[Tuple[str, Any]]:
 def _decode(data: bytes) -> str:
     head = data.partition(b"\n")[0] + data.partition(b"\n")[2].partition(b"\n")[0]
     if b"coding" in head and not data.startswith(b"\xef\xbb\xbf"):
-        found = imports.get("re").search(rb"coding[:=][ \t]*([-\w.]{1,40})", head)
+        found = imports.standard_module("re").search(rb"coding[:=][ \t]*([-\w.]{1,40})", head)
         try:
             return data.decode(found.group(1).decode("ascii"), "replace")
         except Exception:
@@ -329,7 +329,7 @@ def _members(error: Any) -> Tuple[Any, ...]:
         if type(members) is snapshot_types.MEMBER:
             found = members.__get__(error, kind)
         else:
-            # Before Python 3.11, from the package of that name.
+            # Before Python 3.11, the package exceptiongroup stores them here.
             found = dict.get(snapshot_types.Shape(type(error)).entries(error) or {}, "_exceptions")
         return found if type(found) is tuple else tuple(found) if type(found) is list else ()
     return ()

@@ -71,7 +71,7 @@ def _platform() -> str:
 
 
 def process_name() -> str:
-    """Multiprocessing's name for this process."""
+    """The name that multiprocessing has given this process."""
     current = snapshot_types.from_module(sys.modules, "multiprocessing.process", "_current_process")
     entries = None if current is None else snapshot_types.Shape(type(current)).entries(current)
     name = None if entries is None else dict.get(entries, "_name")
@@ -84,7 +84,7 @@ def known_threads() -> Dict[int, Dict[Any, Any]]:
     found: Dict[int, Dict[Any, Any]] = {}
     shapes = snapshot_types.Shapes()
     for identity, thread in list(active.items()) if type(active) is dict else ():
-        entries = shapes.of(thread).entries(thread)
+        entries = shapes.shape_of(thread).entries(thread)
         if type(identity) is int and entries is not None:
             found[identity] = entries
     return found

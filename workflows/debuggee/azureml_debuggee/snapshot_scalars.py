@@ -19,7 +19,7 @@ _MOST_BITS = 10000
 #: Limit of the integers that every JSON reader reads exactly.
 _EXACT = 2**53
 _FUNCTION: Any = type(lambda: None)
-_BOUND: Any = type(snapshot_types.Shapes().of)
+_BOUND: Any = type(snapshot_types.Shapes().shape_of)
 #: Suspended functions, with the prefix of their attributes. The program cannot replace these attributes.
 _SUSPENDED = ((types.GeneratorType, "gi"), (types.CoroutineType, "cr"), (types.AsyncGeneratorType, "ag"))
 _WRAPPER: Any = type(object.__str__)

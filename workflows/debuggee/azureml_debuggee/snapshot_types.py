@@ -145,7 +145,7 @@ class Shapes:
     def __init__(self) -> None:
         self._known: Dict[int, Shape] = {}
 
-    def of(self, value: Any) -> Shape:
+    def shape_of(self, value: Any) -> Shape:
         """The shape of a value's class."""
         kind = type(value)
         found = self._known.get(id(kind))

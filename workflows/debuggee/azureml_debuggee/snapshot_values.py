@@ -30,7 +30,7 @@ CHARACTERS = (2000, 1000, 400, 200, 200, 200, 200)
 _BRIEF, _BRIEF_ITEM, _BRIEF_ITEMS = 160, 40, 6
 #: Bytes of an entry in addition to its texts; and of an element's reference in it.
 _ENTRY, _PLACE = 70, 14
-_BOUND: Any = type(snapshot_types.Shapes().of)
+_BOUND: Any = type(snapshot_types.Shapes().shape_of)
 _CALLABLE: Any = (
     type(lambda: None),
     type([].append),
@@ -166,7 +166,7 @@ class Values:
                 # There was no space or time to describe its contents.
                 entry["kind"], entry["text"] = "opaque", "<{} ...>".format(entry["type"])
             elif "text" not in entry:
-                entry["text"] = self._brief_of(entry)
+                entry["text"] = self._container_text(entry)
 
     # Parts
 
@@ -175,7 +175,7 @@ class Values:
         return self.is_out_of_time
 
     def _add_new(self, value: Any, depth: int) -> int:
-        shape = self._shapes.of(value)
+        shape = self._shapes.shape_of(value)
         index = len(self.entries)
         entry: Dict[str, Any] = {"type": shape.name, "kind": "object"}
         self.entries.append(entry)
@@ -185,7 +185,9 @@ class Values:
             done = self._describe_simple(value, shape, entry, depth)
         except Exception:
             entry["kind"], entry["text"], done = "opaque", "<{}>".format(shape.name), True
-        self.size += _ENTRY + len(shape.name) + _cost(entry.get("text", "")) + _cost(entry.get("value", ""))
+        self.size += (
+            _ENTRY + len(shape.name) + _bytes_in_file(entry.get("text", "")) + _bytes_in_file(entry.get("value", ""))
+        )
         if not done:
             self._waiting.append((index, value, shape, depth))
         return index
@@ -212,7 +214,7 @@ class Values:
         described = self._arrays.describe(value, shape, self.add, depth)
         if described is not None:
             entry.update(described)
-            self.size += 100 + sum(_cost(str(column)) for column in described.get("columns", ()))
+            self.size += 100 + sum(_bytes_in_file(str(column)) for column in described.get("columns", ()))
             return
         is_read = False
         for one in shape.lineage:
@@ -263,7 +265,7 @@ class Values:
             if kind in ("tuple", "list") and count == 2 and elements:
                 named = {1: _as_name(elements[0])}
             if kind == "tuple" and type(value) is not tuple:
-                named = dict(enumerate(self._fields(self._shapes.of(value)))) or named
+                named = dict(enumerate(self._fields(self._shapes.shape_of(value)))) or named
             for number, element in enumerate(elements):
                 index = self.add(element, named.get(number, ""), depth + 1)
                 if index is None:
@@ -316,7 +318,7 @@ class Values:
         kind = type(value)
         if value is None or kind is bool or kind is float or not self._names.is_secret(name):
             return False
-        shape = self._shapes.of(value)
+        shape = self._shapes.shape_of(value)
         if kind is MODULE or is_a(kind, type) or any(kind is one for one in _CALLABLE):
             return False
         if self._arrays.is_known(shape):
@@ -349,12 +351,12 @@ class Values:
             for one in tuple.__getitem__(value, slice(0, 50)):
                 self._remember_texts(name, one, depth - 1)
         elif depth and not is_exactly(value, *_SCALARS):
-            for _, one in self._shapes.of(value).attributes(value)[0]:
+            for _, one in self._shapes.shape_of(value).attributes(value)[0]:
                 self._remember_texts(name, one, depth - 1)
 
     # Short texts
 
-    def _brief_of(self, entry: Dict[str, Any]) -> str:
+    def _container_text(self, entry: Dict[str, Any]) -> str:
         kind, items = entry["kind"], entry.get("items", ())
         parts: List[str] = []
         size = 0
@@ -402,7 +404,7 @@ def _are_numbers(value: Any) -> bool:
     return type(value) is list and all(type(one) is int and -_SMALL < one < _SMALL for one in value[:50])
 
 
-def _cost(text: Any) -> int:
+def _bytes_in_file(text: Any) -> int:
     """The bytes that a text takes in the file."""
     if type(text) is not str:
         return 8

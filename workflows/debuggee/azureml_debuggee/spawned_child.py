@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import Dict, List
 
 
-def begin(settings: Dict[str, str], folders: List[str], debugs_itself: bool) -> None:
+def watch_process(settings: Dict[str, str], folders: List[str], debugs_itself: bool) -> None:
     """Watch this process, which has just been started, for errors; never raises."""
     try:
         imports.set_program_folders([], folders)

@@ -25,7 +25,7 @@ try:
         from azureml_debuggee import spawned_child
     finally:
         sys.path.remove({folder!r})
-    spawned_child.begin({settings!r}, {folders!r}, {debugs_itself!r})
+    spawned_child.watch_process({settings!r}, {folders!r}, {debugs_itself!r})
 except Exception:
     pass
 """

@@ -42,7 +42,7 @@ def is_request(data: bytes) -> Optional[bool]:
 def expressions_in(text: str) -> Optional[List[str]]:
     """The expressions in a request's JSON; None if it is invalid."""
     try:
-        wanted = imports.get("json").loads(text)
+        wanted = imports.standard_module("json").loads(text)
     except (ValueError, RecursionError):
         return None
     expressions = wanted.get("expressions", []) if isinstance(wanted, dict) else None
@@ -133,7 +133,7 @@ class StackRequests:
             return
         del self._requests[number]
         answer = {"version": 1, "processes": request.processes, "silent": sorted(request.awaited)}
-        line = imports.get("json").dumps(answer).encode("ascii") + b"\n"
+        line = imports.standard_module("json").dumps(answer).encode("ascii") + b"\n"
         start_untraced(_send, "azureml-debuggee-stacks", request.peer, line)
 
     def deadlines(self) -> List[float]:

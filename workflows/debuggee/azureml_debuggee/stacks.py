@@ -45,7 +45,7 @@ class Places:
             self._debugger.append(os.path.dirname(os.path.abspath(debugpy)))
         self._known: Dict[str, Tuple[bool, bool]] = {}
 
-    def of(self, file: str) -> Tuple[bool, bool]:
+    def classify(self, file: str) -> Tuple[bool, bool]:
         """Whether a file is the step's own, and whether it is the debugger's."""
         if file not in self._known:
             path = os.path.abspath(file)
@@ -59,11 +59,11 @@ class Places:
 
     def is_suspension(self, code: Any) -> bool:
         """Whether a thread in this function has been stopped by a debugger."""
-        return code.co_name in _SUSPENDED and self.of(code.co_filename)[1]
+        return code.co_name in _SUSPENDED and self.classify(code.co_filename)[1]
 
     def is_hold(self, code: Any) -> bool:
         """Whether a thread in this function is held until a debugger attaches (session.py, postmortem.py)."""
-        return code.co_name == "hold" and self.of(code.co_filename)[1]
+        return code.co_name == "hold" and self.classify(code.co_filename)[1]
 
 
 def own_code_folders() -> List[str]:
@@ -113,18 +113,18 @@ def _threads(places: Places) -> Tuple[List[Dict[str, Any]], Dict[Any, Any], List
     loops: List[Any] = []
     for ident, frame in list(sys._current_frames().items()):
         thread = known.get(ident)
-        if thread is not None and _is_debuggers(thread):
+        if thread is not None and _is_debugger_thread(thread):
             continue
         frames = _frames_from(frame)
         loops += [loop for one in frames for loop in _loop_of(one)]
         waits = [number for number, one in enumerate(frames) if places.is_suspension(one.f_code)]
         held = [number for number, one in enumerate(frames) if places.is_hold(one.f_code)]
         # The hold itself waits in frames of the standard library, which are left out, too.
-        shown = [one for one in frames[max([0, *waits, *held]) :] if not places.of(one.f_code.co_filename)[1]]
+        shown = [one for one in frames[max([0, *waits, *held]) :] if not places.classify(one.f_code.co_filename)[1]]
         if not shown and not held:
             continue  # A thread of the debugger.
         for one in shown:
-            if places.of(one.f_code.co_filename)[0]:
+            if places.classify(one.f_code.co_filename)[0]:
                 own[ident] = one
                 break
         found.append(
@@ -141,7 +141,7 @@ def _threads(places: Places) -> Tuple[List[Dict[str, Any]], Dict[Any, Any], List
     return found[:MOST_THREADS], own, loops
 
 
-def _is_debuggers(thread: Any) -> bool:
+def _is_debugger_thread(thread: Any) -> bool:
     marks = vars(thread)
     return bool(marks.get("pydev_do_not_trace") or marks.get("is_pydev_daemon_thread"))
 
@@ -167,7 +167,7 @@ def _describe_frames(frames: List[Any], places: Places) -> List[Dict[str, Any]]:
             "file": code.co_filename,
             "line": frame.f_lineno or code.co_firstlineno,
             "function": getattr(code, "co_qualname", code.co_name),
-            "own": places.of(code.co_filename)[0],
+            "own": places.classify(code.co_filename)[0],
         }
         if left_out > 0 and number == INNERMOST - 1:
             one["left_out"] = left_out
@@ -214,7 +214,7 @@ def _describe_task(asyncio: Any, task: Any, places: Places) -> Optional[Dict[str
         name = str(asyncio.Task.get_name(task))
     except Exception:
         return None
-    shown = [one for one in frames if not places.of(one.f_code.co_filename)[1]]
+    shown = [one for one in frames if not places.classify(one.f_code.co_filename)[1]]
     return {"name": name, "running": running, "frames": _describe_frames(list(reversed(shown)), places)}
 
 
@@ -254,14 +254,14 @@ def evaluate(expressions: List[str], frame: Any) -> Dict[str, Dict[str, str]]:
     # A copy: an expression must not change the program's variables, nor see them change.
     names, known = frame.f_globals, dict(frame.f_locals)
 
-    def work() -> None:
+    def evaluate_all() -> None:
         for text in expressions:
             try:
                 values[text] = {"value": _shorten(repr(eval(text, names, known)))}  # noqa: S307
             except BaseException as error:
                 values[text] = {"error": _shorten("{}: {}".format(type(error).__name__, error))}
 
-    thread = start_untraced(work, "azureml-debuggee-evaluation")
+    thread = start_untraced(evaluate_all, "azureml-debuggee-evaluation")
     thread.join(EVALUATION_SECONDS)
     if thread.is_alive():
         _interrupt(thread)
@@ -282,7 +282,10 @@ class _TooLate(BaseException):
 def _interrupt(thread: Any) -> None:
     """Raise an exception in a thread's Python code; a running call of C code ends first."""
     try:
-        raises: Callable[..., Any] = imports.get("ctypes").pythonapi.PyThreadState_SetAsyncExc
-        raises(imports.get("ctypes").c_ulong(thread.ident), imports.get("ctypes").py_object(_TooLate))
+        raises: Callable[..., Any] = imports.standard_module("ctypes").pythonapi.PyThreadState_SetAsyncExc
+        raises(
+            imports.standard_module("ctypes").c_ulong(thread.ident),
+            imports.standard_module("ctypes").py_object(_TooLate),
+        )
     except Exception:
         pass  # No ctypes in this Python.

@@ -44,7 +44,7 @@ def hold(session: Any) -> bool:
     """Hold before the program's first line, so that signals end the process as they would in the program."""
     from . import imports
 
-    signal = imports.get("signal")
+    signal = imports.standard_module("signal")
     interrupt = signal.getsignal(signal.SIGINT)
     if interrupt is signal.default_int_handler:
         # A KeyboardInterrupt here would print a message about the import of `site`.

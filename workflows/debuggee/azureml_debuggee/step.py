@@ -334,12 +334,12 @@ def _start(program: Program, rank: Optional[int]) -> None:
     # that import would wait as long as this process holds.
     with outside_site():
         try:
-            _start_inside(program, settings, lacks_port)
+            _start_debuggee(program, settings, lacks_port)
         except Exception as error:
             report_failure(settings, error)
 
 
-def _start_inside(program: Program, settings: Dict[str, str], lacks_port: bool) -> None:
+def _start_debuggee(program: Program, settings: Dict[str, str], lacks_port: bool) -> None:
     from . import imports
 
     imports.set_program_folders(front_folders(program), code_folders(os.environ))

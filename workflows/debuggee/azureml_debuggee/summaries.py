@@ -2,7 +2,7 @@
 
 This uses pydevd's own interface, `pydevd_extension_api`: a StrPresentationProvider returns a value's text, a
 TypeResolveProvider its contents. Ours come before pydevd's own for numpy and pandas. A version without this interface
-shows values in its own selector.
+shows values in its own way.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class _Provider:
         except Exception:
             return False
 
-    def _other(self, value: Any) -> Any:
+    def _other_provider(self, value: Any) -> Any:
         """The provider that would show a value without this one; None for pydevd's default."""
         kind = type(value)
         for one in self._providers:
@@ -115,7 +115,7 @@ class _TextProvider(_Provider):
 
     def _text_of_other(self, value: Any, context: str) -> Optional[str]:
         """The text without this provider; None for pydevd's default."""
-        other = self._other(value)
+        other = self._other_provider(value)
         if other is None:
             return None
         in_context = getattr(other, "get_str_in_context", None)
@@ -158,7 +158,7 @@ class _ContentsProvider(_Provider):
         return self.get_dictionary(value).get(attribute)
 
     def _contents_of_other(self, value: Any) -> Dict[str, Any]:
-        other = self._other(value)
+        other = self._other_provider(value)
         if other is None:
             from _pydevd_bundle.pydevd_resolver import defaultResolver
 

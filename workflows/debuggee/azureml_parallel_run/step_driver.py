@@ -287,7 +287,7 @@ class Driver:
                 self._selector.unregister(handle)
 
     def _finish(self) -> None:
-        """Have the workers call `shutdown()`, and wait for their end_by_signal."""
+        """Have the workers call `shutdown()`, and wait for them to end."""
         until = time.monotonic() + _SHUTDOWN_SECONDS
         for worker in self._workers:
             if worker.ready:

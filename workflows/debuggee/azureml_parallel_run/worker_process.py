@@ -128,7 +128,7 @@ class Worker:
             self._commands = -1
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process, if it still runs."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
