@@ -12,10 +12,8 @@ import time
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from . import child_environment, forks, garbage_collection, greenlets, imports, tracing
+from . import child_environment, exception_stops, forks, garbage_collection, greenlets, imports, tracing
 from .adapter import Adapter, AdapterFailed
-from .errors import file_of
-from .threads import start_untraced
 
 #: The oldest debugpy that this code supports.
 OLDEST = (1, 8)
@@ -62,24 +60,6 @@ def _adapter_environment() -> Dict[str, str]:
 
 def _trace_nothing(*_: Any, **__: Any) -> None:
     """Replaces the function by which an ended pydevd would trace a thread."""
-
-
-def _show_files(trace: Any) -> None:
-    """Have pydevd show the file of functions that were sent here by value, which it would take for a library's."""
-    names = {}
-    while trace is not None:
-        name, file = trace.tb_frame.f_code.co_filename, file_of(trace.tb_frame)
-        if name.startswith("<") and name not in ("<string>", "<stdin>") and not name.startswith("<frozen ") and file:
-            names[name] = file
-        trace = trace.tb_next
-    try:
-        import pydevd_file_utils
-
-        for name, file in names.items():
-            found = pydevd_file_utils.get_abs_path_real_path_and_base_from_file(file)
-            pydevd_file_utils.NORM_PATHS_AND_BASE_CONTAINER[name] = found
-    except (ImportError, AttributeError):
-        pass  # An unknown pydevd.
 
 
 def _hidden_files() -> Tuple[str, ...]:
@@ -449,37 +429,7 @@ class Debugger:
         Args:
             error: The exception, as ``sys.exc_info()`` gives it.
         """
-        _show_files(error[2])
-        debugger = self._current_pydevd()
-        thread = threading.current_thread()
-        state = debugger.set_additional_thread_info(thread)
-        done = threading.Event()
-
-        def end_stop_without_debugger() -> None:
-            # If the debugger has left before the stop, nothing else would end the stop.
-            while not done.wait(0.2):
-                if not self.is_attached():
-                    state.pydev_step_cmd, state.pydev_state = -1, 1
-
-        start_untraced(end_stop_without_debugger, "azureml-debuggee-watch")
-        try:
-            if hasattr(debugger, "trigger_exception_handler"):
-                debugger.trigger_exception_handler(error, as_uncaught=False)
-                return
-            # Before debugpy 1.8.22: do what that function does.
-            frame, trace = None, error[2]
-            while trace is not None:
-                if debugger.get_file_type(trace.tb_frame) != debugger.PYDEV_FILE:
-                    frame = trace.tb_frame
-                trace = trace.tb_next
-            if frame is not None:
-                state.is_tracing += 1
-                try:
-                    debugger.do_stop_on_unhandled_exception(thread, frame, None, error)
-                finally:
-                    state.is_tracing -= 1
-        finally:
-            done.set()
+        exception_stops.stop(self._current_pydevd(), error, self.is_attached)
 
     def clear_after_fork(self) -> None:
         """Drop the debugger in a forked child: it stays with the parent."""
