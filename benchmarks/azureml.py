@@ -1,6 +1,6 @@
-"""Following a run in a workspace: how soon a step can be attached to, and what it costs the service.
+"""Following a run in a workspace: how soon a debugger can attach to a step, and how many requests it takes.
 
-The workspace is that of the tests (tests/azureml_server): the real SDK, over HTTP, on this machine.
+The workspace is the test server (tests/azureml_server): the real SDK over HTTP on this machine.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any
 from .harness import ROOT, Bench, LeftOut, new_project
 from .measure import run, seconds
 
-#: Not `times`: no side is somebody else's.
+#: Not the unit `times`, which is for comparisons with another program.
 TIMES_AS_MANY = "times as many"
 TIMES, RANKS, FEW_RANKS = 10, 64, 4
 #: Bytes that each of the ranks writes.
 SHORT, LONG = 60 * 25, 60 * 25_000
-#: In so many parts, four a second.
+#: The number of parts in which they are written, four a second.
 PARTS, FEW_PARTS = 60, 12
-#: Round trips of DAP.
+#: The number of DAP round trips.
 TRIPS = 300
 LOOP = "import time\nwhile True:\n    time.sleep(0.01)\n"
 TALK = """\
@@ -41,13 +41,13 @@ for part in range(PARTS):
 
 @dataclass(frozen=True)
 class Side:
-    """A workspace, and what is typed towards it.
+    """A workspace, and how commands for it are run.
 
     Attributes:
         server: The workspace.
-        name: How figures begin.
-        log: The log of a process that is alone.
-        inv: The command that types.
+        name: The prefix of its figures.
+        log: The log file of a step with a single process.
+        inv: The command line of Invoke.
         project: The project's folder.
         environ: Its environment.
     """
@@ -60,7 +60,7 @@ class Side:
     environ: dict[str, str]
 
     def run(self, *arguments: str, **more: str) -> str:
-        """Type a command."""
+        """Run a command and return its output."""
         return run([*self.inv, *arguments], self.project, {**self.environ, **more})
 
 
@@ -87,13 +87,13 @@ def _both(bench: Bench, side: Side) -> None:
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # a package that it is in
+    except ModuleNotFoundError:  # a parent package is not installed
         return False
 
 
 @contextlib.contextmanager
 def _side(module: str, variable: str, sdk: str, quick: bool) -> Iterator[Side]:
-    """A workspace that is spoken to by one of the SDKs."""
+    """A workspace that is used with one of the SDKs."""
     from azureml_server import AzureMLServer, client_environment, write_configuration
 
     python = sys.executable if _is_installed(module) else os.environ.get(variable, "")
@@ -125,11 +125,11 @@ def _write_pipeline(project: Path, command: str, more: str = "") -> None:
 
 
 def until_attachable(bench: Bench, side: Side) -> None:
-    """From the line in the service's log to the launch configuration on disk."""
+    """Measure the time from the line in the service's log to the launch configuration on disk."""
     server = side.server
     _write_pipeline(side.project, "python work.py 1500")
     gaps = []
-    # No compute starts a step at once; a follower has begun to follow by then.
+    # A real compute target does not start a step at once either. By then the follower is running.
     server.behaviour.pauses = {"Queued": 4.0}
     for _ in range(bench.times(TIMES)):
         configurations = side.project / ".vscode" / "launch.json"
@@ -141,16 +141,16 @@ def until_attachable(bench: Bench, side: Side) -> None:
         log = server.state.artifact(server.steps("work")[-1], side.log)
         while not (log.exists() and b"debug_port" in log.read_bytes()) and time.monotonic() < deadline:
             time.sleep(0.005)
-        said = time.time()
+        logged = time.time()
         while not configurations.exists() and time.monotonic() < deadline:
             time.sleep(0.005)
-        gaps.append(configurations.stat().st_mtime - said)
+        gaps.append(configurations.stat().st_mtime - logged)
         side.run("pipeline.cancel")
     bench.figure(f"{side.name}: from the line in the service's log to launch.json", gaps, "s", 1.0)
 
 
 def many_ranks(bench: Bench, side: Side) -> None:
-    """The requests that following many ranks takes, with little and with much in their logs."""
+    """Count the requests for following many ranks, with short and with long logs."""
     server, ranks = side.server, FEW_RANKS if bench.quick else RANKS
     found = {}
     server.behaviour.pauses = {}
@@ -161,9 +161,9 @@ def many_ranks(bench: Bench, side: Side) -> None:
         side.run("pipeline.submit", "--no-debug", "--follow")
         child = server.steps("work")[-1]
         started, ended = (next(at for word, at in child.history if word == one) for one in ("Running", "Finalizing"))
-        seen = [one for one in server.requests[begin:] if one.method == "GET"]
-        logs = [one for one in seen if "70_driver_log" in one.path or "std_log" in one.path]
-        found[size] = (len(seen), sum(one.size for one in logs), ended - started)
+        requests = [one for one in server.requests[begin:] if one.method == "GET"]
+        logs = [one for one in requests if "70_driver_log" in one.path or "std_log" in one.path]
+        found[size] = (len(requests), sum(one.size for one in logs), ended - started)
     (few, _small, short), (many, fetched, long) = found[SHORT], found[LONG]
     bench.figure(
         f"{side.name}: requests a second to follow {ranks} ranks, with 1.5 MB of log each by 1.5 kB each",
@@ -181,16 +181,16 @@ def many_ranks(bench: Bench, side: Side) -> None:
 
 
 def through_the_relay(bench: Bench, side: Side) -> None:
-    """One DAP round trip through the relay, and one straight to the gate."""
+    """Compare a DAP round trip through the relay with one directly to the gate."""
     from workflows.debugger.dap import DapClient
 
     _write_pipeline(side.project, "python loop.py")
     with contextlib.ExitStack() as ending:
         clients = {}
         for way, typed in (("relay", ()), ("network", ("--open-port",))):
-            told = json.loads(side.run("pipeline.debug", "--json", *typed, AML_REACH=way).splitlines()[-1])
-            ending.callback(side.run, "pipeline.cancel", "--run", told["run_id"])
-            (endpoint,) = told["endpoints"]
+            result = json.loads(side.run("pipeline.debug", "--json", *typed, AML_REACH=way).splitlines()[-1])
+            ending.callback(side.run, "pipeline.cancel", "--run", result["run_id"])
+            (endpoint,) = result["endpoints"]
             client = DapClient.connect(endpoint["host"], endpoint["port"], 20)
             ending.callback(client.disconnect)
             client.attach(timeout=60)

@@ -1,4 +1,4 @@
-"""What it costs a step that its children could be debugged, against the same script started plainly."""
+"""The cost of making a step's child processes debuggable, compared with the same script started directly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .listeners import training_python
 from .measure import run
 
 ROUNDS, CHILDREN = 10, 200
-#: Starts children one after the other, and says what that took.
+#: Starts children one after the other, and prints the time.
 MANY = """\
 import subprocess, sys, time
 started = time.perf_counter()
@@ -21,7 +21,7 @@ print("took", time.perf_counter() - started)
 
 
 def main(bench: Bench) -> None:
-    """Measure a step that starts many short children while nobody is attached."""
+    """Measure a step that starts many short child processes while no debugger is attached."""
     count = 10 if bench.quick else CHILDREN
     with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as folder:
         project = new_project(Path(folder), {"work/many.py": MANY, "work/child.py": "made = 42\n"})

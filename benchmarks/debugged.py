@@ -1,7 +1,7 @@
-"""What debugger.py debugs: ``python debugged.py`` as an experiment, or ``python debugged.py FILE`` with bare debugpy.
+"""The program that debugger.py debugs, as an experiment or, with an argument FILE, with bare debugpy.
 
-With a file it calls debugpy.listen at the first line of standard input, as the published instructions have a script
-begin, and writes into the file where that is.
+With FILE it calls debugpy.listen when the first line of standard input arrives, as a script does at its start in the
+published instructions, and writes the port to FILE.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import time
 
 
 def step(number: int) -> int:
-    """Where the breakpoint is."""
+    """The function with the breakpoint."""
     following = number + 1  # LINE step
     after = following + 1
     return after
 
 
 def listen(file: str) -> None:
-    """Begin with bare debugpy, once told to."""
+    """Start bare debugpy when a line arrives on standard input."""
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     sys.stdin.readline()
     import debugpy
@@ -32,7 +32,7 @@ def listen(file: str) -> None:
 
 
 def main() -> None:
-    """Call `step` again and again, as a program does that has some threads which do nothing."""
+    """Call `step` repeatedly, in a program with some idle threads."""
     if len(sys.argv) > 1:
         listen(sys.argv[1])
     for _ in range(3):

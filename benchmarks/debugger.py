@@ -1,4 +1,4 @@
-"""What a person waits for in a debug session, against the same with bare debugpy, over DAP as an editor speaks it."""
+"""The waiting times in a debug session, compared with bare debugpy, over DAP with the requests of an editor."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .harness import INV, ROOT, Bench, new_project
 from .listeners import program, training_python, with_debugpy
 from .measure import run, seconds
 
-#: Rounds of what takes milliseconds, of F10 after a moment of nothing, and of what needs a new program each time.
+#: The rounds of requests that take milliseconds, of F10 after a pause, and of what needs a new program each time.
 REQUESTS, STEPS, ATTACHES = 50, 20, 10
-#: Seconds that a person takes at least between two keys.
+#: The least seconds between two keys of a user.
 PAUSE = 0.3
-#: Seconds for anything; only reached when something is broken.
+#: The most seconds for any operation; reached only if something is broken.
 LIMIT = 30.0
 ENVIRON = {"AML_ENGINE": "process", "AML_DEBUG_PORT": "0"}
 SCRIPT = ROOT / "benchmarks" / "debugged.py"
@@ -43,7 +43,7 @@ def main(bench: Bench) -> None:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a program can be attached to: its port, the script as the editor knows it and where it runs from."""
+    """Where a debugger attaches: the port, the script's path in the editor, and the path mappings."""
 
     port: int
     script: Path
@@ -63,13 +63,13 @@ def experiment(project: Path) -> Iterator[Place]:
 
 
 class Bare:
-    """The program with bare debugpy, which it starts when it is told to."""
+    """The program with bare debugpy, which it starts on request."""
 
     def __init__(self, process: Any, file: Path, script: Path) -> None:
         self._process, self._file, self._script = process, file, script
 
     def start(self) -> Place:
-        """Have it call debugpy.listen; where it listens then."""
+        """Make it call debugpy.listen, and return where it listens."""
         self._process.stdin.write(b"\n")
         self._process.stdin.close()
         deadline = time.monotonic() + LIMIT
@@ -89,13 +89,13 @@ def bare(project: Path) -> Iterator[Bare]:
     with program(
         [str(training_python()), str(script), str(file)], project, with_debugpy(), takes_input=True
     ) as process:
-        # Until it waits for its line.
+        # Give the program time to start reading standard input.
         time.sleep(0.2)
         yield Bare(process, file, script)
 
 
 def attach(place: Place) -> tuple[DapClient, int]:
-    """Attach with a breakpoint in `step`, and wait until the program has stopped there; its thread."""
+    """Attach with a breakpoint in `step`, wait for the stop, and return the client and the thread."""
     client = DapClient.connect("127.0.0.1", place.port, LIMIT)
     try:
         client.attach(path_mappings=place.mappings, breakpoints={str(place.script): [LINE]}, timeout=LIMIT)
@@ -106,7 +106,7 @@ def attach(place: Place) -> tuple[DapClient, int]:
 
 
 class Session:
-    """A debug session that stands at a breakpoint."""
+    """A debug session that is stopped at a breakpoint."""
 
     def __init__(self, client: DapClient, thread: int) -> None:
         self._client, self._thread = client, thread
@@ -114,7 +114,7 @@ class Session:
 
     @classmethod
     def begin(cls, place: Place) -> Session:
-        """Attach there."""
+        """Attach and wait for the first stop."""
         return cls(*attach(place))
 
     def _look(self) -> None:
@@ -124,12 +124,12 @@ class Session:
         self._scope = scopes[0]["variablesReference"]
 
     def next(self) -> None:
-        """One step until the program has stopped."""
+        """Make one step and wait for the stop."""
         self._client.request("next", {"threadId": self._thread}, LIMIT)
         self._client.wait_event("stopped", LIMIT)
 
     def press_f10(self) -> float:
-        """One step until an editor shows everything, with two watched expressions; seconds."""
+        """Make one step, and return the seconds until an editor would show everything, with two watched expressions."""
         time.sleep(PAUSE)
         return seconds(self._press_f10)
 
@@ -138,22 +138,22 @@ class Session:
         self._client.request("threads", None, LIMIT)
         self._look()
         self.variables()
-        # Without waiting for one another, as editors ask for what is watched.
+        # Editors send the requests for watched expressions without waiting in between.
         watched = [self._client.send("evaluate", {"expression": one, "frameId": self._frame}) for one in ("1", "2")]
         for one in watched:
             self._client.wait_response(one, LIMIT)
 
     def evaluate(self) -> None:
-        """A small value."""
+        """Evaluate an expression with a small value."""
         self._client.request("evaluate", {"expression": "1 + 1", "frameId": self._frame, "context": "repl"}, LIMIT)
 
     def variables(self) -> None:
-        """The variables of the innermost frame."""
+        """Request the variables of the innermost frame."""
         self._client.request("variables", {"variablesReference": self._scope}, LIMIT)
 
 
 def steps(bench: Bench, ours: Session, theirs: Session) -> None:
-    """One step, and what is asked for after it."""
+    """Measure a step, and the requests after it."""
     against = "bare debugpy"
     f10 = bench.measure(STEPS, ours=ours.press_f10, bare=theirs.press_f10)
     bench.ratio("F10 until all is shown", against, f10, 0.1, theirs="bare")
@@ -169,7 +169,7 @@ def steps(bench: Bench, ours: Session, theirs: Session) -> None:
 
 
 def first_attach(bench: Bench, project: Path) -> None:
-    """The first attach to a new program until it has stopped."""
+    """Measure the first attach to a new program until it has stopped."""
 
     def ours() -> float:
         with experiment(project) as place:
@@ -185,7 +185,7 @@ def first_attach(bench: Bench, project: Path) -> None:
 
 
 def reattach(bench: Bench, ours: Place, theirs: Place) -> None:
-    """Each later attach to the same program until it has stopped."""
+    """Measure later attaches to the same program until it has stopped."""
 
     def again(place: Place) -> float:
         began = time.perf_counter()

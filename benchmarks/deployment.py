@@ -1,4 +1,4 @@
-"""The deployment story against the published chain, both sides in one run."""
+"""The deployment story compared with the published chain."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from workflows.errors import UserError
 from workflows.paths import cache_folder
 
 from .harness import INV, ROOT, Bench, LeftOut, docker, new_project
-from .measure import Samples, alternate, joined, run, seconds
+from .measure import Samples, alternate, concatenate, run, seconds
 
 TIMES = 10
 ROUNDS, REQUESTS = 7, 20
 PYTHONS = ("3.11", "3.12")
-#: The published line, as the instructions have it at the top of score.py, without the wait.
+#: The lines that the published instructions add at the top of score.py, without the wait.
 PUBLISHED = "import debugpy\ndebugpy.listen(('0.0.0.0', 5678))\n"
 WORK = """
 import json
@@ -41,7 +41,7 @@ def run(raw_data):
 """
 LINE = WORK.splitlines().index("    return total") + 1
 
-#: More than the debuggee waits before it gives full speed back.
+#: Longer than the debuggee waits before it restores full speed.
 SETTLE_SECONDS = 1.0
 
 
@@ -63,7 +63,7 @@ def main(bench: Bench) -> None:
 
 
 def chain(bench: Bench, project: Path, environ: dict[str, str], folder: Path) -> None:
-    """The whole chain against the published steps typed as docker commands."""
+    """Compare the complete chain with the published steps as docker commands."""
     run([*INV, "deploy.debug"], project, environ)
     run([*INV, "container.stop"], project, environ)
     published = folder / "published"
@@ -105,19 +105,19 @@ def chain(bench: Bench, project: Path, environ: dict[str, str], folder: Path) ->
 
 
 def events(project: Path) -> list[dict[str, Any]]:
-    """What the debuggee of a project's service has announced."""
+    """The events that the debuggee of a project's service has announced."""
     path = project / ".azureml-debug/deployment/announce/events.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def debug(project: Path, environ: dict[str, str]) -> dict[str, Any]:
-    """`inv deploy.debug`."""
+    """Run `inv deploy.debug` and return its result."""
     result: dict[str, Any] = json.loads(run([*INV, "deploy.debug", "--json"], project, environ).splitlines()[-1])
     return result
 
 
 def stop_and_reload(bench: Bench, project: Path, environ: dict[str, str], engine: str) -> None:
-    """`container.stop`, and `deploy.reload` with and without a pause."""
+    """Measure `container.stop`, and `deploy.reload` of a running and of a paused service."""
     stops, codes, idle, paused = [], set(), [], []
     for _ in range(bench.times(TIMES)):
         result = debug(project, environ)
@@ -135,7 +135,7 @@ def stop_and_reload(bench: Bench, project: Path, environ: dict[str, str], engine
 
 @contextmanager
 def pause(project: Path, result: dict[str, Any]) -> Iterator[None]:
-    """Hold the service at a breakpoint in run()."""
+    """Keep the service paused at a breakpoint in run()."""
     script = project / "service/score.py"
     line = next(n for n, text in enumerate(script.read_text().splitlines(), 1) if "flowers = " in text)
     client = DapClient.connect("127.0.0.1", result["debug"]["port"], 30)
@@ -155,7 +155,7 @@ def pause(project: Path, result: dict[str, Any]) -> Iterator[None]:
 
 
 def score(port: int, body: bytes) -> bytes:
-    """One request to /score."""
+    """Send one request to /score and return the response."""
     connection = HTTPConnection("127.0.0.1", port, timeout=120)
     connection.request("POST", "/score", body, {"Content-Type": "application/json"})
     answer = connection.getresponse().read()
@@ -164,12 +164,12 @@ def score(port: int, body: bytes) -> bytes:
 
 
 def request_speed(bench: Bench, folder: Path) -> None:
-    """Requests bare, with the debuggee that nobody has attached to, and after a detach."""
+    """Compare requests to a service under the debuggee, never attached and after a detach, with the bare server."""
     for minor in PYTHONS[:1] if bench.quick else PYTHONS:
         with bench.part(f"requests with Python {minor}"):
             environment = inference_environment(minor)
             found: dict[str, list[Samples]] = {"never attached": [], "after a detach": []}
-            # Two processes of the same program differ by several percent, so each round has new ones.
+            # Two processes of the same program differ by several percent, so each round starts new ones.
             for _ in range(bench.times(ROUNDS)):
                 bare, debugged = Server(folder, environment, False), Server(folder, environment, True)
                 try:
@@ -182,14 +182,14 @@ def request_speed(bench: Bench, folder: Path) -> None:
                     debugged.stop()
             for when, rounds in found.items():
                 what = f"speed of requests, {when}, Python {minor}"
-                bench.ratio(what, "the bare server", joined(rounds), 0.95, theirs="bare", inverse=True)
+                bench.ratio(what, "the bare server", concatenate(rounds), 0.95, theirs="bare", inverse=True)
 
 
 def inference_environment(minor: str) -> Path:
-    """A virtual environment with the inference server on that Python, kept in the cache.
+    """A virtual environment with the inference server for a Python version, kept in the cache.
 
     Raises:
-        LeftOut: That Python is not here.
+        LeftOut: That Python is not installed.
     """
     python = shutil.which(f"python{minor}")
     if python is None or subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode:
@@ -251,11 +251,11 @@ class Server:
         raise UserError("The inference server did not start.", "Start it by hand to see why.")
 
     def time(self, work: int = 200_000) -> float:
-        """Seconds for one request that takes so many calls."""
+        """Return the seconds for one request that makes a number of calls."""
         return seconds(lambda: score(self.port, b'{"data": %d}' % work))
 
     def attach_and_leave(self) -> None:
-        """One debug session with a stop in run()."""
+        """Attach, stop once in run(), and detach."""
         with DapClient.connect("127.0.0.1", self.debug_port, 30) as client:
             script = str(self.folder / "score.py")
             client.attach(breakpoints={script: [LINE]}, timeout=30)
@@ -264,7 +264,7 @@ class Server:
             client.wait_event("stopped", 60)
             client.disconnect()
             poster.join()
-        # Full speed comes back a moment after the debugger has left, in case it comes back at once.
+        # The debuggee restores full speed a moment after the detach, in case the debugger attaches again at once.
         time.sleep(SETTLE_SECONDS)
         self.time()
 

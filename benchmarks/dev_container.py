@@ -1,8 +1,8 @@
-"""Stands in for VS Code's command `code`, as far as its development containers go: it starts one.
+"""A replacement for VS Code's command `code` that starts a development container.
 
-``code --folder-uri vscode-remote://dev-container+FOLDER/PATH`` with FOLDER in hexadecimal, as azure-ai-ml types it.
-What the variable BENCH_WINDOW names is written once the container runs: its id, and the ports that lead to the service
-and to a debugger. VS Code would go on with its own start, which nobody waits for here.
+azure-ai-ml runs ``code --folder-uri vscode-remote://dev-container+FOLDER/PATH`` with FOLDER in hexadecimal. When the
+container runs, the file that the variable BENCH_WINDOW names is written: the container's id, and the ports of the
+service and of a debugger. VS Code's own start, which would follow, is left out.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-#: Where this file has a debugger's adapter listen, in the container.
+#: The port of the debug adapter in the container.
 ADAPTER = 5680
-#: What keeps such a container up until it is told to end, as VS Code has it.
+#: The command with which VS Code keeps such a container running until it gets a signal.
 UP = 'trap "exit 0" 15; while sleep 1 & wait $!; do :; done'
 
 
@@ -35,15 +35,15 @@ def main(uri: str) -> None:
         command += ["--mount", mount]
     for inside in (port, ADAPTER):
         command += ["-p", f"127.0.0.1::{inside}"]
-    container = _said([*command, wanted["image"], "-c", UP])
-    ports = [int(_said(["docker", "port", container, str(inside)]).rpartition(":")[2]) for inside in (port, ADAPTER)]
+    container = _output([*command, wanted["image"], "-c", UP])
+    ports = [int(_output(["docker", "port", container, str(inside)]).rpartition(":")[2]) for inside in (port, ADAPTER)]
     place = Path(os.environ["BENCH_WINDOW"])
-    half = place.with_suffix(".half")
-    half.write_text(json.dumps({"container": container, "service": ports[0], "adapter": ports[1]}))
-    half.rename(place)
+    partial = place.with_suffix(".partial")
+    partial.write_text(json.dumps({"container": container, "service": ports[0], "adapter": ports[1]}))
+    partial.rename(place)
 
 
-def _said(command: list[str]) -> str:
+def _output(command: list[str]) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 

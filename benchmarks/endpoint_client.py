@@ -1,4 +1,4 @@
-"""What a person's script does to debug a deployment with azure-ai-ml; run by a Python that has it.
+"""A script that debugs a deployment with azure-ai-ml, as its documentation shows; run by a Python with azure-ai-ml.
 
 ``python endpoint_client.py DEPLOYMENT.yml``
 """
@@ -12,7 +12,7 @@ from azure.ai.ml import MLClient, load_online_deployment
 
 
 class NoCredential:
-    """Local deployments ask no workspace."""
+    """A credential that is never used: local deployments send no requests to a workspace."""
 
     def get_token(self, *_scopes: str, **_options: object) -> object:
         """Refuse."""
@@ -20,7 +20,7 @@ class NoCredential:
 
 
 def main(file: str) -> None:
-    """Deploy, as documented."""
+    """Deploy locally, as documented."""
     logging.disable(logging.WARNING)
     client = MLClient(NoCredential(), "00000000-0000-0000-0000-000000000000", "a-group", "a-workspace")
     client.online_deployments.begin_create_or_update(load_online_deployment(file), local=True, vscode_debug=True)

@@ -1,9 +1,10 @@
-"""Building the example's environment cold, against `docker build` and `pip install` of the same packages.
+"""Cold builds of the example's environment, compared with `docker build` and `pip install` of the same packages.
 
-Cold: every side begins with empty caches of its own, on this machine and in the engine, and once the disk has come to
-rest. What a side has built stays until all rounds are over: for up to five minutes after files have been deleted, ext4
-searches past their inodes for every new file (`recently_deleted` in the kernel's fs/ext4/ialloc.c), so the next side
-would pay for it. Measure on a disk that has been left alone as long. Builds take minutes, so the rounds are few.
+Cold means that each build starts with empty caches, on this machine and in the engine, and with an idle disk. What is
+built stays until all rounds are over: for up to five minutes after files have been deleted, ext4 skips their inodes
+when it creates a file (`recently_deleted` in the kernel's fs/ext4/ialloc.c), which would slow down the next build. For
+the same reason, measure on a disk on which nothing has been deleted for five minutes. Builds take minutes, so there
+are few rounds.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from pathlib import Path
 from workflows.errors import UserError
 
 from .harness import INV, ROOT, Bench, docker, new_project
-from .measure import run, seconds, settle
+from .measure import run, seconds, wait_for_idle_disk
 
 TIMES = 3
-#: Seconds for one build; only reached when something is broken.
+#: The most seconds for one build; reached only if something is broken.
 LIMIT = 900
 WHAT = "cold build of the example's environment"
 DOCKERFILE = """\
@@ -49,11 +50,11 @@ def main(bench: Bench) -> None:
 
 
 class Builds:
-    """The sides. What they build goes with the folder, their images at once.
+    """The builds that are compared. Images are removed at once, everything else with the folder.
 
     Args:
-        folder: Where they build.
-        quick: Whether one small package is enough.
+        folder: The folder for builds and caches.
+        quick: Whether to install only one small package.
     """
 
     def __init__(self, folder: Path, quick: bool) -> None:
@@ -75,14 +76,14 @@ class Builds:
         return folder
 
     def without_docker(self) -> float:
-        """`deploy.build` on this machine itself."""
+        """Time `deploy.build` without Docker."""
         cache = self._empty()
         environ = {**self._environ, **_caches(cache), "AML_ENGINE": "process"}
-        settle()
+        wait_for_idle_disk()
         return seconds(lambda: run([*INV, "deploy.build"], self._project, environ, timeout=LIMIT))
 
     def pip(self) -> float:
-        """A virtual environment, and pip in it."""
+        """Time the creation of a virtual environment and `pip install` in it."""
         folder = self._empty() / "env"
 
         def build() -> None:
@@ -90,11 +91,11 @@ class Builds:
             install = [str(folder / "bin/python"), "-m", "pip", "install", "-q", "--no-cache-dir", "-r"]
             run([*install, str(self._definition / "requirements.txt")], self._folder, timeout=LIMIT)
 
-        settle()
+        wait_for_idle_disk()
         return seconds(build)
 
     def in_docker(self) -> float:
-        """`deploy.build` as an image."""
+        """Time `deploy.build` of an image."""
         cache = self._empty()
         fresh = [
             line + (f"\nENV BENCH_ROUND={os.getpid()}.{self._round}" if line.startswith("FROM ") else "")
@@ -102,17 +103,17 @@ class Builds:
         ]
         (self._definition / "Dockerfile").write_text("\n".join(fresh) + "\n")
         environ = {**self._environ, **_caches(cache), "AML_ENGINE": "docker"}
-        said: list[str] = []
-        settle()
-        took = seconds(lambda: said.append(run([*INV, "deploy.build"], self._project, environ, timeout=LIMIT)))
-        built = re.search(r"(\S+) \(built\)", said[0])
+        output: list[str] = []
+        wait_for_idle_disk()
+        took = seconds(lambda: output.append(run([*INV, "deploy.build"], self._project, environ, timeout=LIMIT)))
+        built = re.search(r"(\S+) \(built\)", output[0])
         if built is None:
-            raise UserError("Nothing was built.", "Its last lines are above.", details=said[0].splitlines()[-20:])
+            raise UserError("Nothing was built.", "Its last lines are above.", details=output[0].splitlines()[-20:])
         run(["docker", "rmi", built.group(1)], self._folder)
         return took
 
     def docker_build(self) -> float:
-        """A Dockerfile as people write it, on the same base image."""
+        """Time `docker build` of an ordinary Dockerfile on the same base image."""
         from workflows.engines.docker_client import connect
         from workflows.engines.docker_images import resolve_base_image
 
@@ -127,12 +128,12 @@ class Builds:
         (folder / "Dockerfile").write_text(DOCKERFILE.format(base=base, round=number))
         tag = f"azureml-debug-bench-plain:{number}"
         build = ["docker", "build", "-q", "--build-arg", "PIP_INDEX_URL", "-t", tag, "."]
-        settle()
+        wait_for_idle_disk()
         took = seconds(lambda: run(build, folder, timeout=LIMIT))
         run(["docker", "rmi", tag], folder)
         return took
 
 
 def _caches(folder: Path) -> dict[str, str]:
-    """Variables that put the program's cache, pip's and uv's into a folder."""
+    """The environment variables that put the caches of this program, pip and uv into a folder."""
     return {"XDG_CACHE_HOME": str(folder), "PIP_CACHE_DIR": str(folder / "pip"), "UV_CACHE_DIR": str(folder / "uv")}

@@ -1,4 +1,4 @@
-"""The experiment story against a script started by hand under debugpy, both sides in one run."""
+"""The experiment story compared with a script started by hand under debugpy."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def main(bench: Bench) -> None:
 
 
 def until_waiting(bench: Bench, project: Path, environ: dict[str, str], engine: str) -> None:
-    """From `experiment.debug` typed, with everything built, to the script waiting, against the same by hand."""
+    """Measure the time from `experiment.debug`, with everything built, to the waiting script; and the same by hand."""
     debug = [*INV, "experiment.debug", "work", "--script", "work.py", "--", "10"]
     cancel = [*INV, "experiment.cancel"]
     run(debug, project, environ)
@@ -54,7 +54,7 @@ def until_waiting(bench: Bench, project: Path, environ: dict[str, str], engine: 
         started = time.perf_counter()
         with _by_hand(project, engine):
             took = time.perf_counter() - started
-        # What every command of Invoke's costs before its task begins.
+        # The time that Invoke needs before a task begins.
         return took + seconds(lambda: run([*INV, "--list"], project))
 
     found = bench.measure(TIMES, ours=ours, by_hand=bare)
@@ -70,7 +70,7 @@ def until_waiting(bench: Bench, project: Path, environ: dict[str, str], engine: 
 
 @contextlib.contextmanager
 def _by_hand(project: Path, engine: str) -> Iterator[None]:
-    """A script that waits for its debugger, in the same image or environment."""
+    """Run a script that waits for its debugger, in the same image or environment."""
     port = free_port()
     debugpy = ["-m", "debugpy", "--listen", f"127.0.0.1:{port}", "--wait-for-client", "work.py", "10"]
     if engine == "process":
@@ -99,7 +99,7 @@ def _image_of(plan: Path) -> ImageRef:
 
 
 def listing(bench: Bench) -> None:
-    """`experiment.list` of a project with 1,000 runs against that of one with 10."""
+    """Compare `experiment.list` in a project with 1,000 runs with one with 10."""
     folders = [Path(tempfile.mkdtemp(prefix="azureml-debug-bench-")) for _ in range(2)]
     try:
         for folder, count in zip(folders, (FEW, MANY), strict=True):
@@ -120,7 +120,7 @@ def listing(bench: Bench) -> None:
 
 
 def fill(project: Path, count: int) -> None:
-    """Put finished runs into a project, with what their scripts have logged."""
+    """Create finished runs in a project, with logged metrics."""
     from workflows.experiments import catalog
 
     catalog.create(project, "work")

@@ -1,4 +1,4 @@
-"""What was measured: spreads, figures with their limits, growth, and the JSON of a subject that holds them."""
+"""Results: spreads, figures with their limits, growth, and the JSON file of a subject."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ TIMES = "times"
 
 
 def _short(value: float) -> float:
-    """Four significant digits: the rest is not the same twice."""
+    """Round to four significant digits; further ones are noise."""
     return float(f"{value:.4g}")
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The middle of several values, and where the middle half of them lies.
+    """The median and the quartiles of several values.
 
     Attributes:
         median: The median.
         lower: The first quartile.
         upper: The third quartile.
-        times: How many values there were.
+        times: The number of values.
     """
 
     median: float
@@ -47,7 +47,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure and the limit that it has to keep.
+    """One figure, and the limit that it has to meet.
 
     Attributes:
         what: What was measured.
@@ -55,12 +55,12 @@ class Figure:
         value: The figure and its spread; of a comparison, the median of one side by that of the other, with the
             quartiles of the ratio of each round.
         unit: `times`, `s`, `ms`, `MB`, ….
-        limit: What the value may be at most; None for a figure that is only told.
-        at_least: Whether the limit is what the value has to be at least.
-        sides: What each side took, by its name.
+        limit: The most that the value may be; None for a figure without a limit.
+        at_least: Whether the limit is the least that the value may be.
+        sides: The spread of each side, by name.
         side_unit: The unit of the sides.
-        load: The machine's load average of a minute when it began and when it was over.
-        note: What else there is to know.
+        load: The machine's load average of one minute at the begin and at the end.
+        note: A note for readers.
     """
 
     what: str
@@ -76,7 +76,7 @@ class Figure:
 
     @property
     def kept(self) -> bool:
-        """Whether the limit, if there is one, is kept."""
+        """Whether the limit, if there is one, is met."""
         if self.limit is None:
             return True
         return self.value.median >= self.limit if self.at_least else self.value.median <= self.limit
@@ -91,7 +91,7 @@ class Growth:
         of: What grows, such as `steps in a pipeline`.
         points: The cost of each size.
         unit: The unit of the cost.
-        limit: The most that :attr:`steepest` may be: 1 is linear, and some is left for chance.
+        limit: The most that :attr:`steepest` may be: 1 is linear, plus a margin for noise.
         load: As in :class:`Figure`.
     """
 
@@ -104,7 +104,7 @@ class Growth:
 
     @property
     def steepest(self) -> float:
-        """The power of the size by which the cost grows between two neighbours, where it grows most."""
+        """The largest exponent of the size by which the cost grows between two neighbouring sizes."""
         found = sorted(self.points.items())
         return max(
             (
@@ -116,19 +116,19 @@ class Growth:
 
     @property
     def kept(self) -> bool:
-        """Whether it grows no faster than the limit allows."""
+        """Whether the growth is within the limit."""
         return self.steepest <= self.limit
 
 
 @dataclass
 class Results:
-    """What one subject's file holds.
+    """The results of one subject.
 
     Attributes:
-        machine: What it was measured on and with.
-        figures: In the order of measuring.
-        growths: In the order of measuring.
-        left_out: What could not be measured there, and why.
+        machine: The machine and the versions with which it was measured.
+        figures: The figures in the order in which they were measured.
+        growths: The growths in the order in which they were measured.
+        left_out: What could not be measured on the machine, and why.
     """
 
     machine: dict[str, Any] = field(default_factory=dict)
@@ -137,7 +137,7 @@ class Results:
     left_out: list[str] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
-        """Write it as JSON, with whether each limit was kept."""
+        """Write the results as JSON, with whether each limit was met."""
         record = {
             "machine": self.machine,
             "figures": [{**asdict(one), "kept": one.kept} for one in self.figures],
@@ -148,7 +148,7 @@ class Results:
 
     @classmethod
     def read(cls, path: Path) -> Results:
-        """Read what :meth:`write` has written."""
+        """Read results that :meth:`write` has written."""
         record = json.loads(path.read_text(encoding="utf-8"))
         figures = []
         for one in record["figures"]:

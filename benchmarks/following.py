@@ -1,4 +1,4 @@
-"""Following a log against `tail -f`, both sides in one run, and how soon a line is seen."""
+"""Following a log, compared with `tail -f`, and the delay until a line is shown."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .measure import Samples, load
 MIB = 1024 * 1024
 TIMES, ROUNDS, MEGABYTES, LINES = 10, 10, 256, 200
 PREFIX = "rank 3"
-#: Follows a log as the tasks do until standard input ends, then says how many KiB of memory that took.
+#: Follows a log as the tasks do until standard input ends, then prints the peak memory in KiB.
 OURS = """
 import sys, threading
 from pathlib import Path
 from workflows.console import Console
 from workflows.logs.following import follow
 from workflows.logs.interleave import Interleaver
-from workflows.tasks._stream import stream, write
+from workflows.tasks._log_output import stream, write
 over = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
 console, path = Console(), Path(sys.argv[1])
@@ -36,7 +36,7 @@ if sys.argv[2] == "follow":
 else:
     Interleaver([(sys.argv[3], path, over.is_set)], lambda data: write(console, data)).run(over.is_set)
 try:
-    # Not getrusage, whose greatest value is that of the process which this one was forked from.
+    # Not getrusage, whose maximum includes the process from which this one was forked.
     lines = Path("/proc/self/status").read_text().splitlines()
     print(next(line for line in lines if line.startswith("VmHWM")).split()[1], file=sys.stderr)
 except OSError:
@@ -46,7 +46,7 @@ FOLLOWER = [sys.executable, "-c", OURS]
 
 
 def main(bench: Bench) -> None:
-    """Measure how fast a log goes through, and how soon a line is seen."""
+    """Measure the rate at which a log is followed, and the delay until a line is shown."""
     with bench.part("the rate of a log"):
         rates(bench, 16 if bench.quick else MEGABYTES)
     began = load()
@@ -56,7 +56,7 @@ def main(bench: Bench) -> None:
 
 
 def rates(bench: Bench, megabytes: int) -> None:
-    """How fast a log of that many MiB goes through a pipe, in MiB/s."""
+    """Measure the rate at which a log of some MiB is written to a pipe, in MiB/s."""
     if not shutil.which("tail"):
         raise LeftOut("there is no tail")
     peaks: list[float] = []
@@ -70,12 +70,12 @@ def rates(bench: Bench, megabytes: int) -> None:
                 file.write(block)
 
         def ours(expected: int, *how: str) -> float:
-            seconds, peak = through([*FOLLOWER, str(path), *how], expected)
+            seconds, peak = run_follower([*FOLLOWER, str(path), *how], expected)
             peaks.append(peak)
             return size / MIB / seconds
 
         def tail() -> float:
-            return size / MIB / through(["tail", "-f", "-n", "+1", str(path)], size)[0]
+            return size / MIB / run_follower(["tail", "-f", "-n", "+1", str(path)], size)[0]
 
         prefixed = size + times * block.count(b"\n") * len(f"[{PREFIX}] ")
         found = bench.measure(
@@ -92,8 +92,8 @@ def rates(bench: Bench, megabytes: int) -> None:
         bench.figure("memory of following a log", peaks, "MiB", 40)
 
 
-def through(command: Sequence[str], size: int) -> tuple[float, float]:
-    """Seconds from a follower's first byte to its last one, and the MiB of memory that it says it took."""
+def run_follower(command: Sequence[str], size: int) -> tuple[float, float]:
+    """Run a follower; return the seconds from its first byte to its last one, and its peak memory in MiB."""
     with start(command) as process:
         assert process.stdin and process.stdout and process.stderr
         got = len(os.read(process.stdout.fileno(), MIB))
@@ -101,9 +101,9 @@ def through(command: Sequence[str], size: int) -> tuple[float, float]:
         while got < size:
             piece = len(os.read(process.stdout.fileno(), MIB))
             if not piece:
-                said = process.stderr.read().decode(errors="replace").splitlines()
+                errors = process.stderr.read().decode(errors="replace").splitlines()
                 raise UserError(
-                    f"{command[0]} ended after {got} of {size} bytes.", "It said what is above.", details=said
+                    f"{command[0]} ended after {got} of {size} bytes.", "Its standard error is above.", details=errors
                 )
             got += piece
         took = time.perf_counter() - began
@@ -116,7 +116,7 @@ def through(command: Sequence[str], size: int) -> tuple[float, float]:
 
 
 def latency(lines: int) -> list[float]:
-    """How long after it is written each of some lines is seen, in seconds."""
+    """The seconds from writing each of some lines until the follower has written it."""
     found = []
     with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as folder:
         path = Path(folder) / "log"
@@ -127,7 +127,7 @@ def latency(lines: int) -> list[float]:
             assert process.stdin and process.stdout
             # The first line waits for the follower's own start.
             for number in range(lines + 1):
-                # The follower looks at regular moments; the lines do not come at such.
+                # The follower polls regularly, so lines are written at random moments.
                 time.sleep(random.uniform(0.0, 0.05))
                 began = time.perf_counter()
                 log.write(b"line %d\n" % number)
@@ -139,6 +139,6 @@ def latency(lines: int) -> list[float]:
 
 
 def start(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start a follower, with pipes around it."""
+    """Start a follower with pipes as its standard streams."""
     pipe = subprocess.PIPE
     return subprocess.Popen(list(command), cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=-1)

@@ -1,4 +1,4 @@
-"""How costs grow with the work, over three orders of magnitude: nothing is to grow faster than the work itself."""
+"""How costs grow with the work, over three orders of magnitude. No cost may grow faster than linearly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILES, RUNS = (10, 100, 1000, 10_000), (10, 100, 1000, 10_000)
 KILOBYTES = (100, 1000, 10_000, 100_000)
 CONFIGURATIONS = (10, 100, 1000, 10_000)
 REQUESTS = (20, 200, 2000, 20_000)
-#: Seconds for one command with the most work; only reached when something is broken.
+#: The most seconds for one command with the most work; reached only if something is broken.
 LIMIT = 900
 JOB = "    code: ./work\n    environment: azureml:any@latest\n"
 PIPELINE = {"AML_ENGINE": "process", "AML_PIPELINE_FILE": "pipeline.yml", "AML_DEBUG_PORT": "0"}
@@ -28,10 +28,10 @@ SUBMIT = ["pipeline.submit", "--no-debug", "--follow"]
 
 
 def main(bench: Bench) -> None:
-    """Measure what grows with a project, with a run, and with what a service is asked."""
+    """Measure costs that grow with a project, with a run, and with the requests to a service."""
     with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as name:
         folder = Path(name)
-        # The user of the other machine is another one.
+        # The remote machine's user is another one, who has to read the folder.
         os.chmod(folder, 0o755)
         parts: Mapping[str, Callable[[Bench, Path], None]] = {
             "steps": steps,
@@ -50,7 +50,7 @@ def main(bench: Bench) -> None:
 
 
 def _each(make: Callable[[Path, int], None], folder: Path) -> Callable[[int], Path]:
-    """What gives the project of a size, made at its first use."""
+    """A function that returns the project of a size, and creates it at its first use."""
 
     def project(size: int) -> Path:
         place = folder / str(size)
@@ -73,7 +73,7 @@ def _pipeline(project: Path, jobs: str) -> None:
 
 
 def steps(bench: Bench, folder: Path) -> None:
-    """A pipeline's run from its submission to its end, of steps that do nothing, one after the other."""
+    """Measure a pipeline's run from submission to end; its steps do nothing and run one after the other."""
 
     def make(project: Path, count: int) -> None:
         jobs = ""
@@ -91,7 +91,7 @@ def steps(bench: Bench, folder: Path) -> None:
 
 
 def ranks(bench: Bench, folder: Path) -> None:
-    """`pipeline.debug` until every rank of a step waits for its debugger."""
+    """Measure `pipeline.debug` until every rank of a step waits for its debugger."""
 
     def make(project: Path, count: int) -> None:
         layout = f"    distribution: {{type: pytorch, process_count_per_instance: {count}}}\n"
@@ -109,7 +109,7 @@ def ranks(bench: Bench, folder: Path) -> None:
 
 
 def mounted(bench: Bench, folder: Path) -> None:
-    """A step's run, of a source folder with many files."""
+    """Measure a step's run with a source folder of many files."""
 
     def make(project: Path, count: int) -> None:
         _pipeline(project, f"  work:\n{JOB}    command: 'true'\n")
@@ -126,7 +126,7 @@ def _files(folder: Path, count: int) -> None:
 
 
 def sent(bench: Bench, folder: Path) -> None:
-    """`remote.sync` of a project for the first time, and of one changed file."""
+    """Measure the first `remote.sync` of a project, and that of one changed file."""
     sys.path.insert(0, str(ROOT / "tests" / "e2e"))
     from hosts import Hosts, what_is_missing
 
@@ -157,7 +157,7 @@ def sent(bench: Bench, folder: Path) -> None:
                 file.write("more\n")
             return _took(project, "remote.sync", environ=environ)
 
-        # The program itself is sent at the first contact.
+        # The first connection also sends the program itself.
         first(1)
         bench.growth("remote.sync, all of it", "files of the project", FILES, first)
         bench.growth("remote.sync, one changed", "files of the project", FILES, again)
@@ -166,7 +166,7 @@ def sent(bench: Bench, folder: Path) -> None:
 
 
 def log(bench: Bench, folder: Path) -> None:
-    """`pipeline.tail-log` of a run that is over."""
+    """Measure `pipeline.tail-log` of a run that has ended."""
     line = b"step 12345 loss 0.69314 0.69314 0.69314 0.69314 0.69314\n"
 
     def make(project: Path, kilobytes: int) -> None:
@@ -181,7 +181,7 @@ def log(bench: Bench, folder: Path) -> None:
 
 
 def runs(bench: Bench, folder: Path) -> None:
-    """Commands in a project with many runs."""
+    """Measure commands in a project with many runs."""
 
     def make(project: Path, count: int) -> None:
         _pipeline(project, f"  work:\n{JOB}    command: 'true'\n")
@@ -198,7 +198,7 @@ def runs(bench: Bench, folder: Path) -> None:
 
 
 def launch_json(bench: Bench, folder: Path) -> None:
-    """One configuration put into a launch.json of many, which has comments."""
+    """Measure writing one configuration to a launch.json with many of them and with comments."""
     from workflows.debugger.launch_json import write_configurations
 
     def entry(number: int, port: int) -> dict[str, Any]:
@@ -221,7 +221,7 @@ def launch_json(bench: Bench, folder: Path) -> None:
 
 
 def requests(bench: Bench, folder: Path) -> None:
-    """Requests to a service whose gate nobody has come to."""
+    """Measure requests to a service to which no debugger has attached."""
     server = Server(folder, inference_environment(f"{sys.version_info[0]}.{sys.version_info[1]}"), True)
     try:
         server.time(1)

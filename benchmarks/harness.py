@@ -1,8 +1,8 @@
-"""Measures subjects: a module each, whose `main` is handed a :class:`Bench`.
+"""Measures subjects. A subject is a module whose `main` gets a :class:`Bench`.
 
-A subject measures sides in turn (:meth:`Bench.measure`), says what came of it (:meth:`Bench.ratio`,
-:meth:`Bench.figure`, :meth:`Bench.growth`), and raises :class:`~workflows.errors.UserError` where a side cannot run
-or :class:`LeftOut` where this machine lacks what it takes.
+A subject measures several sides in turn (:meth:`Bench.measure`) and adds results (:meth:`Bench.ratio`,
+:meth:`Bench.figure`, :meth:`Bench.growth`). It raises :class:`~workflows.errors.UserError` if a side cannot run, and
+:class:`LeftOut` if this machine lacks something that it needs.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ INV = [sys.executable, "-m", "invoke"]
 
 
 class LeftOut(Exception):
-    """This machine lacks what it takes to measure something.
+    """This machine lacks something that a measurement needs.
 
     Args:
         reason: What is missing.
-        needed: Whether CI has to have it, where it is a failure then.
+        needed: Whether CI has to have it. There, it is a failure then.
     """
 
     def __init__(self, reason: str, *, needed: bool = True) -> None:
@@ -48,10 +48,10 @@ class LeftOut(Exception):
 
 
 class Bench:
-    """Collects what one subject measures, and shows it.
+    """Collects and shows the results of one subject.
 
     Args:
-        quick: Whether all is only tried: one round of each, and the least work that goes the same way.
+        quick: Whether to try only whether everything can be measured: one round, with the least work.
         show: Shows a line.
     """
 
@@ -65,15 +65,15 @@ class Bench:
         self.failed: list[str] = []
 
     def times(self, times: int) -> int:
-        """How many rounds there are of what is measured so many times; one where all is only tried."""
+        """The number of rounds: as given, or one if ``quick``."""
         return 1 if self.quick else times
 
     def measure(self, times: int, **sides: Callable[[], float]) -> Samples:
         """Measure several sides in turn.
 
         Args:
-            times: Rounds; see :meth:`times`.
-            sides: What gives one value of each, `ours` among them where there is something to compare.
+            times: The number of rounds; see :meth:`times`.
+            sides: For each side, a function that measures one value; this program's side is `ours`.
         """
         return alternate(self.times(times), sides)
 
@@ -90,18 +90,18 @@ class Bench:
         unit: str = "s",
         note: str = "",
     ) -> None:
-        """Add a comparison of two of the sides that were measured.
+        """Add a comparison of two sides.
 
         Args:
             what: What was measured.
             against: What it is compared with.
-            samples: What was measured; other sides in it are left out.
-            limit: The most that ours by theirs may be; None for a figure that is only told.
+            samples: The measured values; other sides in them are ignored.
+            limit: The most that ours divided by theirs may be; None for a figure without a limit.
             ours: The name of our side.
-            theirs: The name of the other one.
-            inverse: Whether the figure is theirs by ours (the share of its speed), and the limit what that is at least.
+            theirs: The name of the other side.
+            inverse: Whether the figure is theirs divided by ours (a share of speed), and the limit its least value.
             unit: The unit of the sides.
-            note: What else there is to know.
+            note: A note for readers.
         """
         above, below = (theirs, ours) if inverse else (ours, theirs)
         rounds = Spread.of(samples.ratios(above, below))
@@ -121,16 +121,16 @@ class Bench:
         at_least: bool = False,
         note: str = "",
     ) -> None:
-        """Add a figure that is compared with nothing but its limit.
+        """Add a figure that is compared only with its limit.
 
         Args:
             what: What was measured.
-            values: What was measured; of samples, one side is taken.
-            unit: Its unit.
-            limit: The most that it may be.
-            side: Which side of samples.
-            at_least: Whether the limit is the least that it may be.
-            note: What else there is to know.
+            values: The measured values; of samples, one side is used.
+            unit: Their unit.
+            limit: The most that the median may be.
+            side: The side of samples.
+            at_least: Whether the limit is the least that the median may be.
+            note: A note for readers.
         """
         now = load()
         around = values.load if isinstance(values, Samples) else (now, now)
@@ -153,9 +153,9 @@ class Bench:
         Args:
             what: What is measured.
             of: What grows.
-            sizes: From the smallest on; only the two smallest are tried where all is only tried.
-            measure: The cost of one size.
-            times: Rounds; see :meth:`times`.
+            sizes: The sizes in ascending order; if ``quick``, only the two smallest are measured.
+            measure: Measures the cost of one size.
+            times: The number of rounds; see :meth:`times`.
             unit: The unit of the cost.
             limit: See :class:`Growth`.
         """
@@ -171,10 +171,10 @@ class Bench:
 
     @contextmanager
     def part(self, what: str) -> Iterator[None]:
-        """A part of a subject: if it is left out or cannot run, the others are measured all the same.
+        """A part of a subject. If it is left out or cannot run, the other parts are still measured.
 
         Args:
-            what: What it measures, for the message.
+            what: What it measures, for messages.
         """
         try:
             yield
@@ -201,7 +201,7 @@ class Bench:
         self._show(f"{self._mark(figure.kept, figure.limit)} {figure.what}{against}: {value}{limit}  {tail}".rstrip())
 
     def _mark(self, kept: bool, limit: float | None) -> str:
-        # One round says whether it can be measured, not how fast it is.
+        # One round shows whether it can be measured, not how fast it is.
         if self.quick or limit is None:
             return "    "
         return "ok  " if kept else "MISS"
@@ -210,20 +210,20 @@ class Bench:
 def measure(
     subjects: Mapping[str, str], *, quick: bool = False, folder: Path = HERE, show: Callable[[str], None] | None = None
 ) -> list[str]:
-    """Measure subjects, each to its end whatever became of the others.
+    """Measure subjects. If one fails, the others are still measured.
 
     Args:
-        subjects: The module of each, by its name. Its `main` is handed a :class:`Bench`.
+        subjects: The module of each subject, by name. Its `main` gets a :class:`Bench`.
         quick: See :class:`Bench`; nothing is written then.
-        folder: Where each subject's JSON file is written, named as its module, unless a part of it could not run.
+        folder: The folder for each subject's JSON file, which is not written if a part of the subject could not run.
         show: Shows a line.
 
     Returns:
-        What could not run, a line each. Figures beyond their limits are not among it.
+        What could not run, a line each. Missed limits are not included.
     """
     say = show or (lambda line: print(line, flush=True))
     failed = []
-    # As pip leaves an installed program: where PYTHONDONTWRITEBYTECODE is set, each command would compile all of it.
+    # As pip does on installation. If PYTHONDONTWRITEBYTECODE is set, each command would compile everything.
     compileall.compile_dir(str(ROOT / "workflows"), quiet=2)
     for name, module in subjects.items():
         began = time.monotonic()
@@ -238,7 +238,7 @@ def measure(
     return failed
 
 
-#: Measures one subject in a process of its own; what could not run is the last line.
+#: Measures one subject in a process of its own; the last line of output lists what could not run.
 _ALONE = (
     "import json, sys; from benchmarks import harness\n"
     "print(json.dumps(harness.measure({sys.argv[1]: sys.argv[2]}, quick=True)))\n"
@@ -246,11 +246,11 @@ _ALONE = (
 
 
 def attempt(subjects: Mapping[str, str], *, show: Callable[[str], None] = print) -> list[str]:
-    """Try whether subjects can be measured, several at once, since no figure counts and most of them wait.
+    """Try whether subjects can be measured. They run in parallel, since their figures do not count.
 
     Args:
-        subjects: The module of each, by its name.
-        show: Shows what one of them has said, when it is done.
+        subjects: The module of each subject, by name.
+        show: Shows the output of a subject when it is done.
 
     Returns:
         What could not run, a line each.
@@ -266,12 +266,12 @@ def attempt(subjects: Mapping[str, str], *, show: Callable[[str], None] = print)
             text=True,
             check=False,
         )
-        said = done.stdout.rstrip()
+        output = done.stdout.rstrip()
         if done.returncode:
-            show(said)
+            show(output)
             return [f"{name}: its process ended with exit code {done.returncode}"]
-        said, _, found = said.rpartition("\n")
-        show(said)
+        output, _, found = output.rpartition("\n")
+        show(output)
         failed: list[str] = json.loads(found)
         return failed
 
@@ -280,7 +280,7 @@ def attempt(subjects: Mapping[str, str], *, show: Callable[[str], None] = print)
 
 
 def docker() -> None:
-    """Go on only with a Docker engine.
+    """Check that a Docker engine answers.
 
     Raises:
         LeftOut: No engine answers.
@@ -291,10 +291,10 @@ def docker() -> None:
 
 
 def new_project(folder: Path, files: Mapping[str, str] | None = None) -> Path:
-    """Make a project that uses this program's tasks.
+    """Create a project that uses this program's tasks, and return its folder.
 
     Args:
-        folder: Where; it is made if it is not there.
+        folder: The project's folder, which need not exist.
         files: The text of each of its files, by path.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What `inspect` does to a program, against the same with debugpy's own means over bare DAP."""
+"""Inspections, compared with debugpy's own logpoints and requests over bare DAP."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .harness import ROOT, Bench
 from .listeners import program, training_python, with_debugpy
 from .measure import Samples, seconds
 
-#: How often the line is passed whose values are logged; where all is only tried, a thousandth.
+#: How often the line runs whose values are logged; a thousandth of it if ``quick``.
 PASSES = 100_000
 ROUNDS, READS = 3, 50
-#: Seconds for anything; only reached when something is broken.
+#: The most seconds for any operation; reached only if something is broken.
 LIMIT = 600.0
-SCRIPT = ROOT / "benchmarks" / "passed.py"
+SCRIPT = ROOT / "benchmarks" / "logged_program.py"
 LINE = next(n for n, text in enumerate(SCRIPT.read_text().splitlines(), 1) if text.endswith("# LINE work"))
 
 
@@ -45,7 +45,7 @@ class Listening:
     port: int
 
     def run(self, passes: int) -> None:
-        """Have it pass the line so often."""
+        """Make the program run the line a number of times."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{passes}\n".encode())
         self.process.stdin.flush()
@@ -53,7 +53,7 @@ class Listening:
 
 @contextlib.contextmanager
 def listening(folder: Path) -> Iterator[Listening]:
-    """Start it, and end it afterwards."""
+    """Run the program with bare debugpy, and end it afterwards."""
     file = folder / "port"
     file.unlink(missing_ok=True)
     command = [str(training_python()), str(SCRIPT), str(file)]
@@ -67,7 +67,7 @@ def listening(folder: Path) -> Iterator[Listening]:
 
 
 def logged(bench: Bench, one: Listening) -> None:
-    """From the first pass on until every value is here."""
+    """Measure the time from the first run of the line until every value has arrived."""
     passes = PASSES // 1000 if bench.quick else PASSES
 
     def ours() -> float:
@@ -75,12 +75,12 @@ def logged(bench: Bench, one: Listening) -> None:
         with DebugSession(DebugEndpoint("127.0.0.1", one.port, ()), breakpoints=[wanted]) as session:
             began = time.perf_counter()
             one.run(passes)
-            seen = 0
-            while seen < passes:
+            received = 0
+            while received < passes:
                 happening = session.wait(LIMIT)
                 if happening is None or happening.dropped:
-                    raise UserError(f"Of {passes} values {seen} came.", "See benchmarks/inspections.py.")
-                seen += happening.kind == "logged"
+                    raise UserError(f"Only {received} of {passes} values arrived.", "See benchmarks/inspections.py.")
+                received += happening.kind == "logged"
             return time.perf_counter() - began
 
     def logpoint() -> float:
@@ -101,7 +101,7 @@ def logged(bench: Bench, one: Listening) -> None:
 
 
 def read(bench: Bench, mine: Listening, other: Listening) -> None:
-    """The stack and the locals of its innermost frame, at a stop."""
+    """Measure reading the stack and the locals of its innermost frame at a stop."""
     path = str(SCRIPT)
     with (
         DebugSession(DebugEndpoint("127.0.0.1", mine.port, ()), breakpoints=[Breakpoint(path, LINE)]) as session,
@@ -128,9 +128,9 @@ def read(bench: Bench, mine: Listening, other: Listening) -> None:
         found = bench.measure(READS, ours=lambda: seconds(ours), bare=lambda: seconds(bare))
         client.disconnect(timeout=LIMIT)
     bench.ratio("reading the stack with locals", "bare DAP", found, None, theirs="bare")
-    bench.figure("reading the stack with locals, above bare DAP", above(found), "s", 0.02)
+    bench.figure("reading the stack with locals, above bare DAP", extra_seconds(found), "s", 0.02)
 
 
-def above(found: Samples) -> list[float]:
-    """What ours takes more, round by round."""
+def extra_seconds(found: Samples) -> list[float]:
+    """How much longer ours takes, for each round."""
     return [ours - bare for ours, bare in zip(found.values["ours"], found.values["bare"], strict=True)]

@@ -1,4 +1,4 @@
-"""Programs under debugpy, started by hand: where they listen, and with which Python they run."""
+"""Starts programs under debugpy by hand, and waits for their ports."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from workflows.errors import UserError
 from workflows.paths import cache_folder
 
 from .harness import ROOT, LeftOut
-from .measure import usual
+from .measure import usual_environment
 
-#: Seconds until somebody listens; only reached when something is broken.
+#: The most seconds until a port is listened on; reached only if something is broken.
 LIMIT = 300
-#: The variable by which everything that a program has started is found again.
+#: The environment variable that marks all processes which a program has started.
 MARK = "AZUREML_DEBUG_BENCH_PROGRAM"
 
 
@@ -34,21 +34,21 @@ def program(
     *,
     takes_input: bool = False,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program, and end it and what it has started.
+    """Run a program, and end it and all processes that it has started.
 
     debugpy's adapter leaves the program's session, and outlives a program that ends before it has been debugged.
 
     Args:
-        command: What to run.
-        cwd: Where.
-        environ: What to change in the environment.
-        takes_input: Whether its standard input is a pipe, rather than nothing.
+        command: The command.
+        cwd: Its working directory.
+        environ: Changes of the environment.
+        takes_input: Whether its standard input is a pipe instead of the null device.
     """
     mark = uuid.uuid4().hex
     child = subprocess.Popen(
         list(command),
         cwd=cwd,
-        env={**usual(), **(environ or {}), MARK: mark},
+        env={**usual_environment(), **(environ or {}), MARK: mark},
         stdin=subprocess.PIPE if takes_input else subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -70,7 +70,7 @@ def program(
 
 
 def _marked(mark: str) -> list[psutil.Process]:
-    """The processes that have a program's mark."""
+    """The processes with a program's mark."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -80,14 +80,14 @@ def _marked(mark: str) -> list[psutil.Process]:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has."""
+    """A free port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def listens(ports: set[int], namespace: str = "/proc/net") -> set[int]:
-    """Those of some ports on which somebody listens; found out without connecting, on Linux."""
+def listening_ports(ports: set[int], namespace: str = "/proc/net") -> set[int]:
+    """The ports among some on which a process listens. They are not connected to, which only works on Linux."""
     found = set()
     for name in ("tcp", "tcp6"):
         with contextlib.suppress(OSError), open(f"{namespace}/{name}") as table:
@@ -99,19 +99,21 @@ def listens(ports: set[int], namespace: str = "/proc/net") -> set[int]:
 
 
 def await_ports(ports: set[int], namespace: str = "/proc/net") -> None:
-    """Wait until somebody listens on each of some ports."""
+    """Wait until each of some ports is listened on."""
     deadline = time.monotonic() + LIMIT
-    while listens(ports, namespace) != ports:
+    while listening_ports(ports, namespace) != ports:
         if time.monotonic() > deadline:
-            raise UserError(f"Nothing listens on {sorted(ports - listens(ports, namespace))}.", "Start it by hand.")
+            raise UserError(
+                f"Nothing listens on {sorted(ports - listening_ports(ports, namespace))}.", "Start it by hand."
+            )
         time.sleep(0.002)
 
 
 def training_python() -> Path:
-    """The interpreter of the environment that steps run in.
+    """The interpreter of the environment in which steps run.
 
     Raises:
-        LeftOut: It has not been built.
+        LeftOut: The environment has not been built.
     """
     from workflows.environments.definition import load_definition
     from workflows.environments.virtual_environments import find_environment
@@ -124,7 +126,7 @@ def training_python() -> Path:
 
 
 def with_debugpy() -> dict[str, str]:
-    """The variables by which that interpreter finds the debugpy that lies beside its environment."""
+    """The environment variables with which that interpreter finds debugpy, which is outside its environment."""
     from workflows.environments.separate_debugpy import debugpy_folder
     from workflows.environments.virtual_environments import read_python_facts
 

@@ -1,4 +1,4 @@
-"""Timing whole commands, several sides in turn."""
+"""Times commands, and measures several sides in turn."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import psutil
 
 from workflows.errors import UserError
 
-#: Seconds for one command; only reached when something is broken.
+#: The most seconds for one command; reached only if something is broken.
 LIMIT = 300.0
-#: Seconds that the disk may take to come to rest; a machine on which others work never does.
+#: The most seconds to wait for an idle disk. On a busy machine the disk is never idle.
 SETTLE_SECONDS = 20.0
 
 
 def run(command: Sequence[str], cwd: Path, environ: Mapping[str, str] | None = None, *, timeout: float = LIMIT) -> str:
-    """Run a command that has to work.
+    """Run a command that has to succeed.
 
     Args:
-        command: What to run.
-        cwd: Where.
-        environ: What to change in the environment.
-        timeout: Seconds that it may take.
+        command: The command.
+        cwd: Its working directory.
+        environ: Changes of the environment.
+        timeout: The most seconds that it may take.
 
     Returns:
         Its standard output.
@@ -39,7 +39,7 @@ def run(command: Sequence[str], cwd: Path, environ: Mapping[str, str] | None = N
         done = subprocess.run(
             list(command),
             cwd=cwd,
-            env={**usual(), **(environ or {})},
+            env={**usual_environment(), **(environ or {})},
             capture_output=True,
             text=True,
             check=False,
@@ -47,7 +47,7 @@ def run(command: Sequence[str], cwd: Path, environ: Mapping[str, str] | None = N
             stdin=subprocess.DEVNULL,
         )
     except OSError as error:
-        raise UserError(f"{command[0]} cannot be started: {error.strerror}.", "Install it, or mend the path.") from None
+        raise UserError(f"{command[0]} cannot be started: {error.strerror}.", "Install it, or fix the path.") from None
     except subprocess.TimeoutExpired:
         raise UserError(f"It took more than {timeout:g} s: {typed}", "Type it by hand to see why.") from None
     if done.returncode:
@@ -56,23 +56,23 @@ def run(command: Sequence[str], cwd: Path, environ: Mapping[str, str] | None = N
     return done.stdout
 
 
-def usual() -> dict[str, str]:
-    """This process's environment without what no person has set: Python writes byte code, and buffers its output."""
+def usual_environment() -> dict[str, str]:
+    """This process's environment without unusual variables of Python: byte code is written, and output buffered."""
     unusual = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
     return {name: value for name, value in os.environ.items() if name not in unusual}
 
 
 def seconds(action: Callable[[], object]) -> float:
-    """How long an action takes, in seconds."""
+    """The seconds that an action takes."""
     started = time.perf_counter()
     action()
     return time.perf_counter() - started
 
 
-def settle() -> None:
-    """Wait until the disk has come to rest: what another side has written or deleted is on its way for seconds.
+def wait_for_idle_disk() -> None:
+    """Wait until the disk is idle: what another side has written or deleted keeps it busy for seconds.
 
-    Only Linux tells; elsewhere what has been written is waited for.
+    Only Linux shows a disk's activity. On other systems, only written data is waited for.
     """
     if hasattr(os, "sync"):
         os.sync()
@@ -87,7 +87,7 @@ def settle() -> None:
 
 
 def _disk_work() -> list[tuple[str, str]]:
-    """How much each disk has written and discarded so far."""
+    """The amounts that each disk has written and discarded so far."""
     # Source: the kernel's documentation, "I/O statistics fields".
     try:
         lines = Path("/proc/diskstats").read_text().splitlines()
@@ -104,10 +104,10 @@ def load() -> float:
 
 @dataclass(frozen=True)
 class Samples:
-    """What several sides took in turn.
+    """The measured values of several sides.
 
     Attributes:
-        values: Of each side, one value of each round.
+        values: For each side, one value of each round.
         load: The machine's load before the first round and after the last one.
     """
 
@@ -115,23 +115,23 @@ class Samples:
     load: tuple[float, float]
 
     def ratios(self, ours: str, against: str) -> list[float]:
-        """Ours by the other's, of each round."""
+        """Ours divided by the other side, for each round."""
         return [mine / theirs for mine, theirs in zip(self.values[ours], self.values[against], strict=True)]
 
     def differences(self, ours: str, against: str) -> Samples:
-        """What ours took more than the other, of each round, as the side `ours`."""
+        """Ours minus the other side, for each round, as the side `ours`."""
         more = [mine - theirs for mine, theirs in zip(self.values[ours], self.values[against], strict=True)]
         return Samples({"ours": more}, self.load)
 
 
 def alternate(times: int, sides: Mapping[str, Callable[[], float]]) -> Samples:
-    """Measure several sides in turn, so that a busy moment meets all of them.
+    """Measure several sides in turn, so that a busy moment affects all of them.
 
-    Every other round goes through them backwards: none is always the one after the same other.
+    Every other round measures them in reverse order, so that no side always follows the same other one.
 
     Args:
-        times: Rounds.
-        sides: What gives one value of a side.
+        times: The number of rounds.
+        sides: For each side, a function that measures one value.
     """
     before = load()
     found: dict[str, list[float]] = {name: [] for name in sides}
@@ -141,8 +141,8 @@ def alternate(times: int, sides: Mapping[str, Callable[[], float]]) -> Samples:
     return Samples(found, (before, load()))
 
 
-def joined(parts: Sequence[Samples]) -> Samples:
-    """The rounds of several, one after the other."""
+def concatenate(parts: Sequence[Samples]) -> Samples:
+    """Several samples as one, with all their rounds."""
     sides = parts[0].values
     values = {name: [value for part in parts for value in part.values[name]] for name in sides}
     return Samples(values, (parts[0].load[0], parts[-1].load[1]))

@@ -1,4 +1,4 @@
-"""The memory of what stays in the background of a session, each kind of process for itself."""
+"""The memory of each kind of background process."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from .debugger import ENVIRON, SCRIPT, attach, experiment
 from .harness import INV, ROOT, Bench, LeftOut, docker, new_project
 from .measure import run
 
-#: Sessions of each kind; MiB that a process may take.
+#: The number of sessions of each kind, and the most MiB that a process may take.
 TIMES, LIMIT = 3, 40
-#: Seconds until what a process does at its start is done, and until one has to be there.
+#: Seconds between two readings of a process's memory, and the most seconds until a process has been started.
 REST, PATIENCE = 1.0, 20.0
 #: A step that goes on until it is canceled.
 PIPELINE = """\
@@ -50,11 +50,11 @@ def main(bench: Bench) -> None:
 
 @dataclass(frozen=True)
 class Memory:
-    """What a process has in memory, in MiB.
+    """The memory of a process in MiB.
 
     Attributes:
-        own: With its share of what others have there, too, such as libraries.
-        resident: All of it, as `ps` shows it.
+        own: With its share of memory that is shared with other processes, such as libraries.
+        resident: All resident memory, as `ps` shows it.
     """
 
     own: float
@@ -62,19 +62,19 @@ class Memory:
 
     @classmethod
     def of(cls, process: psutil.Process) -> Memory:
-        """Look once that stays the same."""
+        """Read the memory of a process once it has become constant."""
         before, taken = 0.0, float(process.memory_info().rss)
         while abs(taken - before) > 0.01 * taken:
             time.sleep(REST)
             before, taken = taken, float(process.memory_info().rss)
-        # Linux alone tells of shares.
+        # Only Linux reports the shares.
         return cls(getattr(process.memory_full_info(), "pss", taken) / 2**20, taken / 2**20)
 
 
-def of_module(module: str, folder: Path, before: frozenset[int]) -> psutil.Process:
-    """The background process of a module of the program's that was not there before, of a session in a folder.
+def find_process(module: str, folder: Path, before: frozenset[int]) -> psutil.Process:
+    """Find the new background process of one of the program's modules for a session in a folder.
 
-    Others may have sessions, too: those of this one have the folder as TMPDIR.
+    Other programs may have sessions, too. The processes of this session have the folder as TMPDIR.
     """
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
@@ -82,7 +82,7 @@ def of_module(module: str, folder: Path, before: frozenset[int]) -> psutil.Proce
             try:
                 variables = {} if process.pid in before else process.environ()
                 known = variables.get(MARK) == module and variables.get("TMPDIR") == str(folder)
-                # What it starts has its environment, too.
+                # Its child processes have the same environment.
                 if known and module in process.cmdline():
                     return process
             except psutil.Error:
@@ -92,11 +92,11 @@ def of_module(module: str, folder: Path, before: frozenset[int]) -> psutil.Proce
 
 
 def session(begin: Sequence[str], end: Sequence[str], project: Path, environ: Mapping[str, str], module: str) -> Memory:
-    """The memory of a module's process in a session that one command begins and another ends."""
+    """The memory of a module's process in a session that one command starts and another one ends."""
     before = frozenset(psutil.pids())
     run(begin, project, {**environ, "TMPDIR": str(project.parent)})
     try:
-        return Memory.of(of_module(module, project.parent, before))
+        return Memory.of(find_process(module, project.parent, before))
     finally:
         run(end, project, environ)
 
@@ -123,7 +123,7 @@ def _figure(bench: Bench, what: str, measure: Callable[[], Memory]) -> None:
 
 
 def runs(bench: Bench, project: Path, _folder: Path) -> None:
-    """What does a run's steps, and the adapter that speaks to a debugger."""
+    """Measure the process that runs a run's steps, and debugpy's adapter."""
     environ = {**ENVIRON, "AML_PIPELINE_FILE": "pipeline.yml"}
     begin, end = [*INV, "pipeline.debug"], [*INV, "pipeline.cancel"]
     _figure(
@@ -146,7 +146,7 @@ def runs(bench: Bench, project: Path, _folder: Path) -> None:
 
 
 def services(bench: Bench, project: Path, _folder: Path) -> None:
-    """What leads to a service in a container."""
+    """Measure the process that forwards connections to a service in a container."""
     docker()
     shutil.copy(ROOT / "examples" / "deployment" / "score.py", project / "score.py")
     environ = {"AML_ENGINE": "docker", "AML_SCORE_SCRIPT": "score.py", "AML_SCORING_PORT": "0", "AML_DEBUG_PORT": "0"}
@@ -160,7 +160,7 @@ def services(bench: Bench, project: Path, _folder: Path) -> None:
 
 
 def workspaces(bench: Bench, project: Path, folder: Path) -> None:
-    """What follows a run in a workspace."""
+    """Measure the process that follows a run in a workspace."""
     sys.path[:0] = [str(ROOT / "tests")]
     from azureml_server import AzureMLServer, client_environment, write_configuration
 
@@ -186,7 +186,7 @@ def workspaces(bench: Bench, project: Path, folder: Path) -> None:
 
 
 def remote(bench: Bench, project: Path, folder: Path) -> None:
-    """What keeps the tunnels to another machine."""
+    """Measure the process that keeps the tunnels to a remote machine."""
     sys.path.insert(0, str(ROOT / "tests" / "e2e"))
     from hosts import Hosts, what_is_missing
 
@@ -205,7 +205,7 @@ def remote(bench: Bench, project: Path, folder: Path) -> None:
             before = frozenset(psutil.pids())
             json.loads(run(typed, project, environ).splitlines()[-1])
             try:
-                return Memory.of(of_module("workflows.remote.keeper", folder, before))
+                return Memory.of(find_process("workflows.remote.keeper", folder, before))
             finally:
                 run([*INV, "experiment.cancel", "--remote"], project, environ)
                 run([*INV, "remote.stop"], project, environ)

@@ -1,4 +1,4 @@
-"""Writes benchmarks/README.md, docs/performance.md and the plots from what was measured."""
+"""Writes benchmarks/README.md, docs/performance.md and the plots from the JSON files of results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SIDE_BY_SIDE, GROWTH, SUMMARY = "side-by-side.svg", "growth.svg", "../docs/perfo
 
 
 def amount(value: float, unit: str) -> str:
-    """A value as people write it: three digits, seconds as milliseconds where they are few."""
+    """A value as text: three digits, and less than a second in milliseconds."""
     if unit == "s" and value < 1:
         value, unit = value * 1000, "ms"
     digits = f"{value:.3g}" if value < 1000 else f"{value:.0f}"
@@ -62,7 +62,7 @@ def _growth(growth: Growth) -> str:
 
 
 def page(found: Mapping[str, Results]) -> str:
-    """The page, from the results of each subject by its name."""
+    """The page of all results, from those of each subject by name."""
     lines = [HEAD, f"![Each figure as a share of what it is compared with]({SIDE_BY_SIDE})", ""]
     for name, results in found.items():
         lines += [f"## {name}", "", f"Measured with: {_machine(results)}.", ""]
@@ -83,7 +83,7 @@ def _machine(results: Results) -> str:
 
 
 def summary(found: Mapping[str, Results]) -> str:
-    """The page of what is compared with something else, from the results of each subject by its name."""
+    """The page of comparisons, from the results of each subject by name."""
     lines = [SUMMARY_HEAD, "| what | against | ours | the other | ratio | limit | load |"]
     lines.append("|---|---|---|---|---|---|---|")
     machines: dict[str, None] = {}
@@ -103,11 +103,11 @@ def summary(found: Mapping[str, Results]) -> str:
 
 
 def render(folder: Path, subjects: Sequence[str]) -> dict[str, str]:
-    """The text of each file that is made from the JSON files in a folder, by its name.
+    """The text of each file that is generated from the JSON files in a folder, by file name.
 
     Args:
-        folder: Where the JSON files are.
-        subjects: Their names without the ending, in order; one that is not there is left out.
+        folder: The folder of the JSON files.
+        subjects: Their names without suffix, in order; missing ones are skipped.
     """
     found = {name: Results.read(folder / f"{name}.json") for name in subjects if (folder / f"{name}.json").exists()}
     figures = [figure for results in found.values() for figure in results.figures]
@@ -119,6 +119,6 @@ def render(folder: Path, subjects: Sequence[str]) -> dict[str, str]:
 
 
 def write(folder: Path, subjects: Sequence[str]) -> None:
-    """Write what :func:`render` gives beside the JSON files."""
+    """Write the files of :func:`render` into the folder of the JSON files."""
     for name, text in render(folder, subjects).items():
         (folder / name).write_text(text, encoding="utf-8")

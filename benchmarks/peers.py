@@ -1,8 +1,7 @@
-"""The deployment story against what is used in its place: docker's own commands, and azure-ai-ml's local endpoints.
+"""The deployment story compared with docker's own commands and azure-ai-ml's local endpoints.
 
-azure-ai-ml waits most of the time: 15 s that are written in it, and for its next look. Its commands are therefore
-begun one after the other, and the next while the one before waits, so that ten take two minutes; each part in which it
-works is done alone.
+azure-ai-ml waits most of the time: a fixed 15 s, and between two polls. So each of its commands is started while the
+previous one waits, and ten take two minutes; the parts in which it works never overlap.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ from .measure import Samples, load, run, seconds
 TIMES = 10
 #: The port of the service in its container.
 INSIDE = 5001
-#: Where azure-ai-ml has the folder with score.py in it.
+#: The path at which azure-ai-ml mounts the folder of score.py.
 CODE = "/var/azureml-app/service"
-#: Seconds for azure-ai-ml's command, and for a stop at a breakpoint; only reached when something is broken.
+#: The most seconds for azure-ai-ml's command, and for a stop at a breakpoint; reached only if something is broken.
 COMMAND, STOP = 180, 60
 REQUEST = b'{"data": [[1, 2, 3, 4]]}'
 AZURE = "azure-ai-ml's local endpoint with vscode_debug"
@@ -75,7 +74,7 @@ def main(bench: Bench) -> None:
 
 
 def stop(bench: Bench, project: Path, environ: dict[str, str], image: str) -> None:
-    """`container.stop` against `docker stop` of the published container, whose shell hears no signal."""
+    """Compare `container.stop` with `docker stop` of the published container, whose shell ignores the signal."""
     times, before = bench.times(TIMES), load()
     ours, containers = [], []
     published = project.parent / "published"
@@ -91,7 +90,7 @@ def stop(bench: Bench, project: Path, environ: dict[str, str], image: str) -> No
         def theirs(container: str) -> float:
             return seconds(lambda: run(["docker", "stop", container], project))
 
-        # Nothing but waiting, so all at once.
+        # This is only waiting, so all containers are stopped at the same time.
         with ThreadPoolExecutor(times) as pool:
             taken = list(pool.map(theirs, containers))
     finally:
@@ -101,7 +100,7 @@ def stop(bench: Bench, project: Path, environ: dict[str, str], image: str) -> No
 
 
 def local_endpoint(bench: Bench, folder: Path, project: Path, environ: dict[str, str], image: str) -> None:
-    """Deploying, and an edit until its new line is stopped at, against azure-ai-ml."""
+    """Compare deploying, and the time from an edit to the stop in the new code, with azure-ai-ml."""
     python = azure_python()
     times, before = bench.times(TIMES), load()
     found: dict[str, list[float]] = {name: [] for name in ("welcome", "edit", "opened", "returned", "again", "whole")}
@@ -137,10 +136,10 @@ def local_endpoint(bench: Bench, folder: Path, project: Path, environ: dict[str,
 
 
 def azure_python() -> Path:
-    """A Python that has azure-ai-ml, in an environment of its own that is kept in the cache.
+    """A Python with azure-ai-ml, in an environment of its own that is kept in the cache.
 
     Raises:
-        LeftOut: It cannot be installed here.
+        LeftOut: azure-ai-ml cannot be installed.
     """
     folder = cache_folder() / "benchmarks" / "azure-ai-ml"
     python = folder / "bin/python"
@@ -156,7 +155,7 @@ def azure_python() -> Path:
 
 
 def edit(script: Path, number: int) -> int:
-    """Put a new line into `run()`, and return which one it is."""
+    """Insert a new line into `run()` and return its number."""
     lines = [line for line in script.read_text().splitlines() if "edit = " not in line]
     place = next(at for at, line in enumerate(lines) if "flowers = " in line) + 1
     lines.insert(place, f"    edit = {number}")
@@ -165,7 +164,7 @@ def edit(script: Path, number: int) -> int:
 
 
 def edit_and_stop(project: Path, environ: dict[str, str], result: dict[str, Any], number: int) -> float:
-    """Seconds from an edit by `deploy.reload` and an attach to the stop at the new line."""
+    """The seconds from an edit, over `deploy.reload` and an attach, to the stop at the new line."""
     script = project / "service/score.py"
     began = time.perf_counter()
     line = edit(script, number)
@@ -177,14 +176,14 @@ def edit_and_stop(project: Path, environ: dict[str, str], result: dict[str, Any]
 
 
 def stopped_at(client: DapClient, port: int, line: int, began: float) -> float:
-    """Seconds from a moment until a request to the service has stopped at a line; the service goes on then.
+    """The seconds from a given time until a request has stopped at a line. Then the service is released.
 
     Raises:
         UserError: It stopped somewhere else.
     """
 
     def post() -> None:
-        with suppress(Exception):  # it has been ended meanwhile
+        with suppress(Exception):  # the service may have been stopped
             score(port, REQUEST)
 
     poster = threading.Thread(target=post, daemon=True)
@@ -204,13 +203,13 @@ class LocalEndpoint:
     """One deployment by azure-ai-ml, debugged in its container.
 
     Attributes:
-        folder: A new folder of its own.
+        folder: A new folder.
         python: A Python with azure-ai-ml.
-        image: What is deployed.
-        service: The folder with score.py.
+        image: The image to deploy.
+        service: The folder of score.py.
         opened: Seconds until its container runs.
-        returned: Seconds until its command is over.
-        stopped: Seconds from the start of a debugger and of the server to the stop at a line.
+        returned: Seconds until its command has ended.
+        stopped: Seconds from the start of a debugger and the server to the stop at a line.
     """
 
     folder: Path
@@ -225,7 +224,7 @@ class LocalEndpoint:
     _waiter: threading.Thread | None = None
 
     def open(self) -> None:
-        """Begin, and go on until its container runs."""
+        """Start the deployment and wait until its container runs."""
         self.folder.mkdir()
         shutil.copytree(self.service, self.folder / "service")
         (self.folder / "model.json").write_text("{}")
@@ -261,7 +260,7 @@ class LocalEndpoint:
         self._window = json.loads(window.read_text())
 
     def finish(self) -> None:
-        """Wait for its command, then stop at a new line."""
+        """Wait for its command to end, then debug an edit until the stop at the new line."""
         assert self._process is not None and self._waiter is not None
         self._waiter.join(COMMAND)
         if self._process.poll() != 0:
@@ -289,7 +288,7 @@ class LocalEndpoint:
             self.stopped = stopped_at(client, int(self._window["service"]), line, began)
 
     def remove(self) -> None:
-        """End what is left of it."""
+        """End its command and remove its container."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()

@@ -1,4 +1,4 @@
-"""The pipeline story against scripts started by hand under debugpy, both sides in one run."""
+"""The pipeline story compared with scripts started by hand under debugpy."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .listeners import await_ports, free_port, program, training_python, with_de
 from .measure import run, seconds
 
 TIMES, ROUNDS = 10, 10
-#: The steps of a whole run, and the calls that each makes: some seconds of work.
+#: The steps of a complete run, and the calls that each makes: some seconds of work.
 STEPS, CALLS = 3, 60_000_000
-#: Pipelines in the one that is read, and the steps of each.
+#: The number of nested pipelines in the one that is read, and the steps of each.
 NESTED, INSIDE = 10, 20
 WORK = """\
 total = 0
@@ -31,7 +31,7 @@ print("took", time.perf_counter() - started)
 
 
 def main(bench: Bench) -> None:
-    """Measure waiting, and steps that nobody debugs."""
+    """Measure the time until a step waits, and steps that are not debugged."""
     with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as folder:
         project = new_project(Path(folder), {"work/work.py": WORK})
         _write_pipeline(project, "python work.py 10")
@@ -59,7 +59,7 @@ def _write_pipeline(project: Path, command: str) -> None:
 
 
 def until_waiting(bench: Bench, project: Path, environ: dict[str, str], engine: str) -> None:
-    """From `pipeline.debug` typed to the first step waiting, against the same by hand."""
+    """Compare the time from `pipeline.debug` to the waiting first step with the same by hand."""
 
     def ours() -> float:
         try:
@@ -112,7 +112,7 @@ def until_waiting(bench: Bench, project: Path, environ: dict[str, str], engine: 
         started = time.perf_counter()
         with by_hand():
             took = time.perf_counter() - started
-        # What every command of Invoke's costs before its task begins.
+        # The time that Invoke needs before a task begins.
         return took + seconds(lambda: run([*INV, "--list"], project))
 
     found = bench.measure(TIMES, ours=ours, by_hand=bare)
@@ -137,7 +137,7 @@ def until_waiting(bench: Bench, project: Path, environ: dict[str, str], engine: 
 
 
 def plain_speed(bench: Bench, project: Path, environ: dict[str, str]) -> None:
-    """A step that is not debugged, against the bare script in the same environment."""
+    """Compare a step that is not debugged with the bare script in the same environment."""
     count = "6000000"
     _write_pipeline(project, f"python work.py {count}")
 
@@ -155,7 +155,7 @@ def plain_speed(bench: Bench, project: Path, environ: dict[str, str]) -> None:
 
 
 def whole_run(bench: Bench, project: Path, environ: dict[str, str]) -> None:
-    """A run of several steps in which a debugger is welcome and none comes, against its scripts in a shell script."""
+    """Compare a run whose steps can be debugged, but are not, with its scripts in a shell script."""
     calls = CALLS // 100 if bench.quick else CALLS
     jobs = ""
     for number in range(STEPS):
@@ -177,7 +177,7 @@ def whole_run(bench: Bench, project: Path, environ: dict[str, str]) -> None:
 
 
 def nested(bench: Bench, folder: Path) -> None:
-    """Reading a pipeline of many steps that are nested in others, each bound to the one before it."""
+    """Measure reading a pipeline with nested pipelines, whose steps depend on each other in a chain."""
     from workflows.pipelines.reader import load_pipeline
 
     for name in ("src", "data"):
@@ -203,7 +203,7 @@ def nested(bench: Bench, folder: Path) -> None:
 
 
 def _chain(count: int, component: str, last: str = "") -> str:
-    """Jobs of one component, each of which takes what the one before it gives."""
+    """Jobs of one component; each has the output of the previous one as its input."""
     jobs = ""
     for number in range(count):
         before = f"parent.jobs.s{number - 1}.outputs.model" if number else "parent.inputs.data"

@@ -1,6 +1,6 @@
-"""Plots as SVG, the same text for the same figures.
+"""Plots as SVG. The same figures always give the same text.
 
-No library: those that write such plots are tens of megabytes, or put random names into what they write.
+No library is used: plotting libraries are tens of megabytes, or write random names into the SVG.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ FONT = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Arial, sans-ser
 INK, FAINT, KEPT, MISSED = "#1f2328", "#d1d9e0", "#1a7f37", "#cf222e"
 #: Pixels of side_by_side: the labels, the axis, a row, a line of a label.
 LABELS, AXIS, ROW, LINE = 420, 440, 42, 15
-#: Letters of one line of a label.
+#: The most characters of one line of a label.
 LETTERS = 62
-#: Pixels of one panel of growths, and how many stand beside one another.
+#: The width and height of one panel of growths in pixels, and the panels in a row.
 PANEL_WIDTH, PANEL_HEIGHT, BESIDE = 300, 230, 3
 
 
 class _Drawing:
-    """An SVG of a size, white below, since pages are dark for some."""
+    """An SVG drawing with a white background, since some users have dark pages."""
 
     def __init__(self, width: int, height: int, title: str) -> None:
         self._root = ElementTree.Element(
@@ -58,9 +58,9 @@ class _Drawing:
         more = {} if size == 12 else {"font_size": size}
         self._add("text", x=float(x), y=float(y), text_anchor=anchor, fill=fill, **more).text = text
 
-    def dot(self, x: float, y: float, fill: str, told: str) -> None:
+    def dot(self, x: float, y: float, fill: str, title: str) -> None:
         dot = self._add("circle", cx=float(x), cy=float(y), r=4, fill=fill)
-        ElementTree.SubElement(dot, "title").text = told
+        ElementTree.SubElement(dot, "title").text = title
 
     def path(self, points: Sequence[tuple[float, float]], stroke: str) -> None:
         shown = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
@@ -72,7 +72,7 @@ class _Drawing:
 
 
 def _logarithmic(low: float, high: float, begin: float, end: float) -> Callable[[float], float]:
-    """Where a value stands between two places; beyond them at the edge."""
+    """A function that maps values to positions on a logarithmic axis; values outside go to its ends."""
 
     def place(value: float) -> float:
         value = min(max(value, low), high)
@@ -86,7 +86,7 @@ def _decades(low: float, high: float) -> list[float]:
 
 
 def side_by_side(figures: Sequence[Figure]) -> str:
-    """Each comparison as a share of the other side, on a logarithmic axis, with its quartiles and its limit."""
+    """Plot each comparison as a share of the other side, on a logarithmic axis, with quartiles and limit."""
     shown = [figure for figure in figures if figure.unit == TIMES and not figure.at_least]
     lows = [figure.value.lower for figure in shown] + [0.1]
     highs = [figure.value.upper for figure in shown] + [1.5]
@@ -113,14 +113,14 @@ def side_by_side(figures: Sequence[Figure]) -> str:
             drawing.line(x(figure.limit), middle - 13, x(figure.limit), middle + 13, INK, 2)
         colour = KEPT if figure.kept else MISSED
         drawing.line(x(figure.value.lower), middle, x(figure.value.upper), middle, colour, 5)
-        told = f"{figure.value.median:.3g}" + (f", limit {figure.limit:g}" if figure.limit is not None else "")
-        drawing.dot(x(figure.value.median), middle, colour, told)
+        title = f"{figure.value.median:.3g}" + (f", limit {figure.limit:g}" if figure.limit is not None else "")
+        drawing.dot(x(figure.value.median), middle, colour, title)
         drawing.text(x(figure.value.median), middle - 8, f"{figure.value.median:.2g}", "middle", size=11)
     return str(drawing)
 
 
 def growths(found: Sequence[Growth]) -> str:
-    """Each cost by the size of the work, both logarithmic, beside a line of linear growth through its largest size."""
+    """Plot each cost by the size of the work, both logarithmic, with a line of linear growth to the largest size."""
     rows = math.ceil(len(found) / BESIDE)
     width, height = PANEL_WIDTH * min(BESIDE, max(len(found), 1)) + 10, 30 + PANEL_HEIGHT * rows
     drawing = _Drawing(width, height, "Costs by the size of the work")
@@ -135,9 +135,9 @@ def growths(found: Sequence[Growth]) -> str:
 def _panel(drawing: _Drawing, growth: Growth, left: float, top: float, width: float, height: float) -> None:
     sizes, points = zip(*sorted(growth.points.items()), strict=True)
     low, high = min(one.lower for one in points), max(one.upper for one in points)
-    # At least two decades, so that a cost that stays the same looks so.
-    room = max(1.3, math.sqrt(100 / (high / low)))
-    low, high = low / room, high * room
+    # The axis has at least two decades, so that a constant cost looks constant.
+    margin = max(1.3, math.sqrt(100 / (high / low)))
+    low, high = low / margin, high * margin
     x = _logarithmic(sizes[0] / 1.3, sizes[-1] * 1.3, left, left + width)
     y = _logarithmic(low, high, top + height, top)
     drawing.text(left - 40, top - 10, textwrap.shorten(growth.what, 46, placeholder=" …"))
@@ -150,7 +150,7 @@ def _panel(drawing: _Drawing, growth: Growth, left: float, top: float, width: fl
     for size in sizes:
         drawing.text(x(size), top + height + 14, f"{size:,}", "middle", size=10)
     drawing.text(left + width / 2, top + height + 30, growth.of, "middle", size=11)
-    # The line of linear growth ends at the largest size, and begins where it enters the panel.
+    # The line of linear growth begins where it enters the panel, and ends at the largest size.
     begin = max(sizes[0], sizes[-1] * low / points[-1].median)
     start = points[-1].median * begin / sizes[-1]
     drawing.line(x(begin), y(start), x(sizes[-1]), y(points[-1].median), "#59636e", 1, "4 3")

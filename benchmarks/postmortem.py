@@ -1,4 +1,4 @@
-"""What a failure costs that leaves something to look at, against coredumpy; a run without one; stacks of many ranks."""
+"""Snapshots of failures, compared with coredumpy; the cost for a run without a failure; stacks of many ranks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .measure import run
 
 ROUNDS, RUNS, RANKS = 3, 8, 64
 COREDUMPY = "coredumpy==0.5.0"
-#: Writes what is left of a frame with a list of a million numbers, and says what that took.
+#: Writes a snapshot of a frame with a list of a million numbers, and prints the time.
 FAILS = """\
 import os, sys, time
 
@@ -45,7 +45,7 @@ except ValueError as error:
     print("took", time.process_time() - begun)
     assert os.listdir(sys.argv[2])
 """
-#: Computes, as scripts do: calls, exceptions that are caught, modules, threads.
+#: Computes as scripts do, with calls, caught exceptions, modules and threads.
 WORKS = """\
 import json, logging, random, sys, threading, time
 def work(number):
@@ -78,18 +78,18 @@ jobs:
 
 
 def main(bench: Bench) -> None:
-    """Measure what is written of a failure, and a run that does not fail."""
+    """Measure writing a snapshot, a run that does not fail, and stacks."""
     with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as folder:
         with bench.part("writing a snapshot"):
             writing(bench, Path(folder))
         with bench.part("a run without a failure"):
             running(bench, Path(folder))
         with bench.part("stacks"):
-            looking(bench, Path(folder))
+            measure_stacks(bench, Path(folder))
 
 
 def writing(bench: Bench, folder: Path) -> None:
-    """A snapshot of a frame with a million numbers, against coredumpy's dump of it."""
+    """Compare a snapshot of a frame with a million numbers with coredumpy's dump of it."""
     script = folder / "fails.py"
     script.write_text(FAILS)
     count = 1000 if bench.quick else 1_000_000
@@ -109,7 +109,7 @@ def writing(bench: Bench, folder: Path) -> None:
 
 
 def running(bench: Bench, folder: Path) -> None:
-    """A step that does not fail, with snapshots and without."""
+    """Compare a step that does not fail with and without snapshots."""
     project = new_project(folder / "project", {"work/works.py": WORKS})
     (project / "pipeline.yml").write_text(PIPELINE.format(count=1000 if bench.quick else 100_000))
     environ = {"AML_ENGINE": "process", "AML_PIPELINE_FILE": "pipeline.yml"}
@@ -124,8 +124,8 @@ def running(bench: Bench, folder: Path) -> None:
     bench.ratio("a step with AML_SNAPSHOT=on", "off", found, 1.01, ours="on", theirs="off", note=note)
 
 
-def looking(bench: Bench, folder: Path) -> None:
-    """Where many ranks stand, which all wait."""
+def measure_stacks(bench: Bench, folder: Path) -> None:
+    """Measure reading the stacks of many sleeping ranks."""
     ranks = 4 if bench.quick else RANKS
     project = new_project(
         folder / "ranks",
@@ -155,7 +155,7 @@ def _took(shown: str) -> float:
 
 
 def _coredumpy() -> Path:
-    """A Python that has coredumpy, in an environment of its own."""
+    """A Python with coredumpy, in an environment of its own."""
     folder = cache_folder() / "benchmarks" / COREDUMPY.replace("==", "-")
     if not (folder / "complete").exists():
         shutil.rmtree(folder, ignore_errors=True)

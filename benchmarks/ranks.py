@@ -1,4 +1,4 @@
-"""The ranks of a distributed step waiting for their debuggers, against as many bare debugpy.listen."""
+"""The time until the ranks of a distributed step wait for debuggers, compared with as many bare debugpy.listen."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def main(bench: Bench) -> None:
 
 
 def many(bench: Bench, project: Path, ranks: int) -> None:
-    """So many ranks."""
+    """Measure one number of ranks."""
     commands: list[float] = []
 
     def ours() -> float:
@@ -61,7 +61,7 @@ def many(bench: Bench, project: Path, ranks: int) -> None:
 
     def bare() -> float:
         python = str(training_python())
-        # Below those that the system gives out by itself, such as to the adapters.
+        # Below the ports that the system chooses itself, such as for the adapters.
         bases = range(10000, 30000, ranks)
         base = next(base for base in bases if all(is_free(base + rank) for rank in range(ranks)))
         with contextlib.ExitStack() as children:

@@ -1,4 +1,4 @@
-"""How fast configuration files are read, in MB/s: as people write them, and as somebody would to have it take long."""
+"""How fast configuration files are read, in MB/s: ordinary files, and files made to take long."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _aliases() -> str:
 
 
 def texts() -> dict[str, tuple[str, str]]:
-    """What is read: the reader, and the text."""
+    """The reader and the text of each file to read, by name."""
     pipeline = "type: pipeline\njobs:\n"
     return {
         "pipeline.yml": ("pipeline", _filled(pipeline, STEP.format)),
@@ -105,7 +105,7 @@ def _readers(folder: Path) -> dict[str, Callable[[Path, str], object]]:
 
 
 def measure(name: str, times: int) -> dict[str, Any]:
-    """One text, in this process: MB/s of each time, what it ends with, and the memory at the most in MB."""
+    """Read one text in this process; return the rates in MB/s, the outcome, and the peak memory in MB."""
     kind, text = texts()[name]
     with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as place:
         folder = Path(place)

@@ -1,4 +1,4 @@
-"""`--remote` against the same done by hand, on a machine that the tests' own SSH server makes on loopback."""
+"""`--remote` compared with the same by hand, on a machine of the tests' own SSH server on loopback."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main(bench: Bench) -> None:
     if reason or shutil.which("rsync") is None:
         raise LeftOut(reason or "rsync is not installed")
     with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as folder:
-        # The hosts' user is another one.
+        # The remote machine's user is another one, who has to read the folder.
         os.chmod(folder, 0o755)
         hosts = Hosts(Path(folder) / "cache")
         try:
@@ -49,7 +49,7 @@ def _project(folder: Path) -> None:
 
 
 def second_call(bench: Bench, project: Path, environ: dict[str, str], host: object) -> None:
-    """A task with `--remote`, nothing changed, against the same typed on the machine itself."""
+    """Compare a task with `--remote`, with nothing to send, with the same task typed on the remote machine."""
     from host import Host
 
     assert isinstance(host, Host)
@@ -75,7 +75,7 @@ def second_call(bench: Bench, project: Path, environ: dict[str, str], host: obje
 
 
 def synchronising(bench: Bench, tree: Path, environ: dict[str, str], hosts: object, host: object) -> None:
-    """One changed file of ten thousand, against rsync over the same SSH server."""
+    """Compare sending one changed file of ten thousand with rsync over the same SSH server."""
     from host import Host
     from hosts import Hosts
 
@@ -109,7 +109,7 @@ def synchronising(bench: Bench, tree: Path, environ: dict[str, str], hosts: obje
 
 
 def one_step(bench: Bench, project: Path, environ: dict[str, str]) -> None:
-    """`next` of a debug session through the tunnel, and without it."""
+    """Compare `next` of a debug session through the tunnel with one without it."""
     import json
 
     script = project / "loop.py"
@@ -121,7 +121,7 @@ def one_step(bench: Bench, project: Path, environ: dict[str, str]) -> None:
     there = next(one["port"] for one in tunnels if one["local_port"] == endpoint["port"])
     root = endpoint["path_mappings"][0]["remoteRoot"]
     mappings = [{"localRoot": str(project), "remoteRoot": root}]
-    # In turn: each session alone, on the same stopped program.
+    # The sessions take turns on the same stopped program.
     places = {"tunnel": int(endpoint["port"]), "direct": int(there)}
     found: dict[str, list[float]] = {name: [] for name in places}
     began = load()

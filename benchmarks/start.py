@@ -1,4 +1,4 @@
-"""The start of `inv`, which every command pays for."""
+"""The start of `inv`, which is a part of every command."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ BARE = "from invoke import task\n\n@task\ndef hello(context):\n    '''Say hello.
 
 
 def main(bench: Bench) -> None:
-    """Measure `inv --list` of a project that uses this program, and of a tasks file with one task."""
+    """Compare `inv --list` in a project that uses this program with a tasks file of one task."""
     with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as folder:
         project, bare = new_project(Path(folder) / "ours"), Path(folder) / "bare"
         bare.mkdir()
         (bare / "tasks.py").write_text(BARE)
         typed = [*INV, "--list"]
-        # The first time their byte code is written.
+        # The first runs write the byte code.
         run(typed, project)
         run(typed, bare)
         found = bench.measure(

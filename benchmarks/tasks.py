@@ -1,4 +1,4 @@
-"""The collection `bench`: everything by default, or one subject by its name."""
+"""The collection `bench`: measures everything by default, or one subject by its name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SUBJECTS = {
     "following": ("following", "Measure following a log against tail -f."),
     "reading": ("reading", "Measure how fast configuration files are read, hostile ones among them."),
 }
-#: Those that take so long that they are measured only by their own names.
+#: Subjects that take so long that they are measured only by name.
 APART = {"growth": ("growth", "Measure how costs grow with the work; by itself, since it takes long.")}
 QUICK = "Only try whether everything can be measured: one round of each, nothing is written, no figure fails."
 HELP = {"quick": QUICK}

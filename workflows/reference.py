@@ -33,9 +33,9 @@ setting may be left out where that setting is set.
 
 def reference() -> str:
     """The complete page as Markdown."""
-    from .tasks.all_tasks import collected
+    from .tasks.all_tasks import collect_tasks
 
-    namespace = collected()
+    namespace = collect_tasks()
     contexts = sorted(namespace.to_contexts(), key=lambda context: str(context.name))
     flags = {flag.partition("=")[0] for context in contexts for flag, _ in context.help_tuples()}
     lines = [HEAD, "| variable | flag | default | meaning |", "|---|---|---|---|"]

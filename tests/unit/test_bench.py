@@ -16,8 +16,8 @@ from pages import ROOT
 from benchmarks import harness, page
 from benchmarks.figures import Figure, Growth, Results, Spread
 from benchmarks.harness import Bench, LeftOut
-from benchmarks.listeners import await_ports, free_port, listens, program
-from benchmarks.measure import Samples, alternate, joined, run
+from benchmarks.listeners import await_ports, free_port, listening_ports, program
+from benchmarks.measure import Samples, alternate, concatenate, run
 from benchmarks.plot import LETTERS, growths, side_by_side
 from benchmarks.tasks import SUBJECTS
 from workflows.errors import UserError
@@ -93,7 +93,7 @@ def test_a_comparison_is_of_the_medians_and_its_quartiles_are_of_the_rounds() ->
 
 def test_rounds_of_several_are_joined_and_subtracted_round_by_round() -> None:
     one, two = Samples({"a": [1.0], "b": [3.0]}, (0.0, 1.0)), Samples({"a": [2.0], "b": [8.0]}, (2.0, 3.0))
-    both = joined([one, two])
+    both = concatenate([one, two])
     assert both == Samples({"a": [1.0, 2.0], "b": [3.0, 8.0]}, (0.0, 3.0))
     assert both.differences("b", "a").values == {"ours": [2.0, 6.0]}
 
@@ -291,4 +291,4 @@ def test_nothing_of_a_program_outlives_it_though_debugpys_adapter_leaves_its_ses
     waiting = [sys.executable, "-m", "debugpy", "--listen", f"127.0.0.1:{port}", "--wait-for-client", str(script)]
     with program(waiting):
         await_ports({port})
-    assert not listens({port})
+    assert not listening_ports({port})

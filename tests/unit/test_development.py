@@ -43,9 +43,9 @@ def test_what_failed_in_one_process_or_in_several_is_known_by_name_to_the_second
     record = tmp_path / "notes"
     run = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(tmp_path)]
     for name, several in {"first": [], "second": ["-n", "2"]}.items():
-        noting = [*development._noting(record / name), *several, "test_some.py"]
+        noting = [*development._cache_option(record / name), *several, "test_some.py"]
         assert subprocess.run([*run, *noting], cwd=tmp_path, check=False, timeout=120).returncode == 1
-    failed = development.failed_in(record)
+    failed = development.read_failures(record)
     assert failed == ["test_some.py::test_a_word[bad [1] word]"] * 2
     once_more = subprocess.run([*run, failed[0]], cwd=tmp_path, check=False, timeout=120, stdout=subprocess.PIPE)
     assert once_more.returncode == 1 and b"1 failed" in once_more.stdout and b"passed" not in once_more.stdout
@@ -61,7 +61,7 @@ def test_a_test_that_fails_beside_others_alone_decides(
         (tmp_path / f"test_{name.lower()}.py").write_text("def test_good(): pass\n")
         monkeypatch.setattr(development, name, (f"test_{name.lower()}.py",))
     # Workers of pytest's note failures as it does itself, which the test above tries.
-    monkeypatch.setattr(development, "_several", list)
+    monkeypatch.setattr(development, "_parallel_options", list)
     source = {
         "good": "def test_it(): pass",
         "unlucky": "import pathlib\ndef test_it():\n    seen = pathlib.Path('seen')\n"
@@ -74,6 +74,6 @@ def test_a_test_that_fails_beside_others_alone_decides(
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     said: list[str] = []
     run = SimpleNamespace(project=tmp_path, console=SimpleNamespace(line=said.append))
-    assert development._whole(cast("Command", run)) == code
+    assert development._run_all(cast("Command", run)) == code
     assert any("passed alone" in line for line in said) == (word == "unlucky")
     assert any("test_others.py::test_it" in line for line in said) == (word == "unlucky")

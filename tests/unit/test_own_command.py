@@ -19,7 +19,7 @@ from workflows.console import Console, as_typed
 from workflows.tasks import _known_flags
 from workflows.tasks._program import OwnProgram
 from workflows.tasks._runs import read_location_and_run
-from workflows.tasks.all_tasks import collected
+from workflows.tasks.all_tasks import collect_tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 Refusal = Callable[..., tuple[int, list[str]]]
@@ -46,7 +46,7 @@ def refused(named: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     def run(*words: str) -> tuple[int, list[str]]:
         monkeypatch.setattr(sys, "argv", ["azureml-debug", *words])
         with pytest.raises(SystemExit) as ended:
-            OwnProgram(collected()).run()
+            OwnProgram(collect_tasks()).run()
         assert isinstance(ended.value.code, int)
         return ended.value.code, capsys.readouterr().err.splitlines()
 
@@ -64,19 +64,19 @@ def test_its_version_is_the_programs(tmp_path: Path) -> None:
 
 
 def test_it_lists_what_projects_get_and_nothing_for_developing(named: None, capsys: pytest.CaptureFixture[str]) -> None:
-    OwnProgram(collected()).run(["azureml-debug", "--list"], exit=False)
+    OwnProgram(collect_tasks()).run(["azureml-debug", "--list"], exit=False)
     listed = capsys.readouterr().out
-    assert all(f"  {name} " in listed for name in collected().task_names)
+    assert all(f"  {name} " in listed for name in collect_tasks().task_names)
     assert not {"test", "lint", "bench.deploy", "dev.test"} & set(listed.split())
 
 
 def test_shells_complete_it(named: None, capsys: pytest.CaptureFixture[str]) -> None:
     for shell in ("bash", "zsh", "fish"):
-        OwnProgram(collected()).run(["azureml-debug", "--print-completion-script", shell], exit=False)
+        OwnProgram(collect_tasks()).run(["azureml-debug", "--print-completion-script", shell], exit=False)
         script = capsys.readouterr().out
         assert "_complete_azureml-debug" in script
     for typed, expected in {"deploy.d": "deploy.debug", "experiment.cancel --r": "--run"}.items():
-        OwnProgram(collected()).run(["azureml-debug", "--complete", "--", f"azureml-debug {typed}"], exit=False)
+        OwnProgram(collect_tasks()).run(["azureml-debug", "--complete", "--", f"azureml-debug {typed}"], exit=False)
         assert expected in capsys.readouterr().out.split()
 
 
@@ -133,7 +133,7 @@ def test_what_is_not_understood_ends_with_2_and_two_lines(
 
 
 def test_help_after_a_task_needs_nothing_else_of_it(named: None, capsys: pytest.CaptureFixture[str]) -> None:
-    OwnProgram(collected()).run(["azureml-debug", "experiment.debug", "--help"], exit=False)
+    OwnProgram(collect_tasks()).run(["azureml-debug", "experiment.debug", "--help"], exit=False)
     assert "--script" in capsys.readouterr().out
 
 
@@ -155,16 +155,18 @@ def test_inv_gives_the_same_hints_and_ends_as_invoke_does() -> None:
 
 
 def _flags() -> set[str]:
-    return {flag for context in collected().to_contexts() for flag in context.flag_names()}
+    return {flag for context in collect_tasks().to_contexts() for flag in context.flag_names()}
 
 
 def test_what_a_guess_leads_to_is_there() -> None:
     assert {flag for flags in _known_flags.SIMILAR_FLAGS.values() for flag in flags} - _flags() == set()
-    words = {argument.name for context in collected().to_contexts() for argument in context.positional_args}
+    words = {argument.name for context in collect_tasks().to_contexts() for argument in context.positional_args}
     assert {word for wanted in _known_flags.POSITIONAL_ARGUMENTS.values() for word in wanted} - words == set()
 
 
-RUN_TASKS = sorted(str(context.name) for context in collected().to_contexts() if "run" in context.args and context.args)
+RUN_TASKS = sorted(
+    str(context.name) for context in collect_tasks().to_contexts() if "run" in context.args and context.args
+)
 
 
 def typed(*words: str) -> dict[str, object]:

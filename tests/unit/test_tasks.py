@@ -16,7 +16,7 @@ from invoke import Collection
 from workflows import namespace
 from workflows.errors import BadValue, UserError
 from workflows.tasks import azureml, container, deploy, experiment, pipeline, vscode
-from workflows.tasks._inspection import location
+from workflows.tasks._inspection import quote_location
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTRACT = {
@@ -140,7 +140,7 @@ def test_arguments_that_a_task_does_not_take_are_refused(task: str) -> None:
     ("name", "typed"), [("train.py", "train.py:3"), ("my train.py", "'my train.py:3'"), ("-x.py", "./-x.py:3")]
 )
 def test_a_place_is_shown_as_a_shell_takes_it(name: str, typed: str) -> None:
-    assert location(name, 3) == typed
+    assert quote_location(name, 3) == typed
 
 
 def test_a_local_engine_takes_no_ssh_library_and_one_behind_ssh_has_it() -> None:

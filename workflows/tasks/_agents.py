@@ -1,4 +1,4 @@
-"""What a person sees of the debug sessions that agents have, and how one is taken over."""
+"""Shows the debug sessions of coding agents, and takes them over."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ TAKE_OVER_HELP = "End the debug session that an agent (inv mcp.serve) has, at it
 def show_sessions(
     console: Console, project: Path, story: str, run_id: str, number: object = None
 ) -> list[dict[str, Any]]:
-    """Show which agents are attached, one line each; what ``--json`` shows of them.
+    """Show which agents are attached, one line each, and return what ``--json`` shows.
 
     Args:
-        console: Where to.
+        console: Where to show them.
         project: The project's folder.
         story: ``deploy``, ``pipeline`` or ``experiment``.
         run_id: The run; empty for the service.
@@ -32,10 +32,10 @@ def show_sessions(
 
 
 def take_over(console: Console, project: Path, run_id: str) -> list[dict[str, Any]]:
-    """End the sessions that agents have with a run, or with the service; what ``--json`` shows of them.
+    """End agents' sessions with a run or with the service, and return what ``--json`` shows.
 
     Raises:
-        UserError: One does not end.
+        UserError: A session does not end.
     """
     from ..runs import agent_sessions
 

@@ -1,4 +1,4 @@
-"""Tasks that cost little: Invoke copies all tasks when it loads them, and their flags when it reads a command line."""
+"""Tasks and flags that are cheap to copy. Invoke copies all tasks on loading, and their flags for each command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from invoke import Argument, Task
 
 
 class Flag(Argument):
-    """One flag, of which a deep copy has everything in common but the values that are typed.
+    """One flag. A deep copy shares everything except the typed values.
 
     Attributes:
         task: The task that it belongs to.
@@ -32,7 +32,7 @@ class Flag(Argument):
 
 
 class PositionalArgument(Flag):
-    """An argument that is given as a word, without its flag.
+    """An argument that is given without its flag.
 
     Attributes:
         may_be_omitted: Whether it may be left out.
@@ -42,10 +42,11 @@ class PositionalArgument(Flag):
 
     @property
     def value(self) -> Any:
-        """As of any argument.
+        """The value, or "" to tell Invoke's parser that no value is needed.
 
-        Invoke asks by it both whether the next word is this argument's and whether it is missing in the end: who asks
-        tells which. A flag, and the task that comes next, are no such word.
+        The parser reads this property for two purposes: to decide whether the next word is this argument's value, and
+        to find out at the end which arguments are missing. The calling function tells which. A flag or the name of the
+        next task is never this argument's value.
         """
         found = self._value if self._value is not None else self.default
         if found is not None or (caller := _parser_frame()) is None:
@@ -65,9 +66,9 @@ class _Count(int):
 
 
 def _parser_frame() -> FrameType | None:
-    """The function of Invoke's parser that looks which arguments are missing; None where nobody does."""
+    """The frame of Invoke's parser that looks for missing arguments; None if it is not the caller."""
     frame = sys._getframe(2)
-    # In front of it is, before Python 3.12, a list comprehension.
+    # Before Python 3.12, a list comprehension has a frame of its own.
     for _ in range(2):
         if frame.f_code.co_name == "missing_positional_args":
             return frame.f_back
@@ -92,7 +93,7 @@ class FlagTask(Task[Any]):
 
     @property
     def help(self) -> dict[str, str]:
-        """What is said of each flag; of settings only where somebody asks, since a list of tasks does not."""
+        """The help of each flag. That of settings is added on first use: a list of tasks does not need it."""
         if self._complete_help is None:
             self._complete_help = {**self._own_help, **_settings_help(self.settings)}
         return self._complete_help
@@ -108,11 +109,11 @@ class FlagTask(Task[Any]):
         return copied
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
-        """Its arguments, as Invoke makes them; none where tasks are listed, which shows their names and help alone."""
+        """The arguments, as Invoke creates them; none for a list of tasks, which does not show them."""
         if sys.argv[1:2] in (["--list"], ["-l"]):
             return []
         explained = self.help
-        # Invoke takes the help out of it, one flag after the other.
+        # Invoke removes each flag's help from the dictionary.
         self._complete_help = {**explained}
         try:
             arguments = super().get_arguments(ignore_unknown_help)

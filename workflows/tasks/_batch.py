@@ -1,4 +1,4 @@
-"""A batch deployment under a debugger: a run of the pipeline that its file stands for, on the data that is named."""
+"""Debugs a batch deployment: runs the pipeline that its file describes on the given data."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def debug_batch(call: Command, data: str | None, mini_batch: str | None, follow:
 
     Args:
         call: The command.
-        data: A folder or file, relative to the current folder; None where none was named.
-        mini_batch: The mini-batch that is run alone, as typed.
-        follow: Stay and stream the log.
-        dry_run: Show what would run instead.
+        data: A folder or file, relative to the current folder; None if none was given.
+        mini_batch: The only mini-batch to run, as typed.
+        follow: Whether to stay and stream the log.
+        dry_run: Whether to show what would run instead of running it.
 
     Raises:
-        UserError: The settings name no such deployment, or it cannot be run.
-        BadValue: No data is named, or ``mini_batch`` is no number.
+        UserError: The settings name no batch deployment, or it cannot be run.
+        BadValue: No data is given, or ``mini_batch`` is not a number.
     """
     from ..assets.kinds import BATCH_DEPLOYMENT, BATCH_ENDPOINT, kind_of_file
     from ..backends.base import DebugRequest

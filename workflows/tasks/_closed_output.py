@@ -1,6 +1,6 @@
-"""An end without a traceback where nobody reads the output any more, or Ctrl-C comes while tasks are loaded.
+"""Ends the process without a traceback when the reader of its output is gone.
 
-`inv --list | head`: what prints there is Invoke itself, before and after any task.
+In `inv --list | head`, Invoke itself prints, before and after any task.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import contextlib
 import os
 import sys
 
-TYPE_CHECKING = False  # As good as typing's, without importing that.
+TYPE_CHECKING = False  # Type checkers know this name, and typing need not be imported.
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-#: What the shell has for a program that Ctrl-C has ended.
+#: The exit code of a program that Ctrl-C has ended.
 INTERRUPTED = 130
-#: What it has for one that has written where nobody reads any more: other tools end by SIGPIPE.
+#: The exit code of a program whose reader is gone: other tools end by SIGPIPE.
 UNREAD = 141 if os.name == "posix" else 1
 _NAMES = ("stdout", "stderr")
 
 
 def install() -> None:
-    """Have a reader that is gone end this process quietly; once in a process, before any other hook."""
+    """End the process quietly when its reader is gone. Called once in a process, before any other hook is set."""
     global _previous_hook
     if _previous_hook is None:
         _previous_hook = sys.excepthook
@@ -32,7 +32,7 @@ def install() -> None:
 
 
 def discard_unwritable() -> None:
-    """Let what cannot be written go: not even at the end of the interpreter is it tried again."""
+    """Discard output that cannot be written, so that the interpreter does not try again at its exit."""
     for name in _NAMES:
         stream = getattr(sys, name)
         try:
@@ -46,7 +46,7 @@ def discard_unwritable() -> None:
                 stream.flush()
 
 
-#: What shows other errors; None until this is installed.
+#: The hook for other errors; None until :func:`install` is called.
 _previous_hook: Callable[[type[BaseException], BaseException, TracebackType | None], object] | None = None
 
 

@@ -1,8 +1,8 @@
-"""The last moment of a command that has begun a run.
+"""Lets a command that has started a run exit without delay.
 
-Until it has ended by itself, a command counts as killed: the same one then replaces what it has begun. To take down
-a Python with all that was loaded takes a tenth of a second on a busy machine, in which nothing happens any more and a
-kill would still count the other way. So such a process leaves at once when everything else is done.
+A command that ends before it has exited by itself counts as killed, and the same command then replaces the run that it
+has started. Python's shutdown takes a tenth of a second on a busy machine, although the command's work is done, and a
+kill in that time would count. So such a process exits with :func:`os._exit` as soon as everything else is done.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from ..runs import active_markers
 from ._closed_output import discard_unwritable
 
 _COMMANDS = frozenset(("inv", "inv.exe", "invoke", "invoke.exe", "azureml-debug", "azureml-debug.exe", "__main__.py"))
-#: What the process exits with, once that is settled.
+#: The exit code of the process, once it is known.
 _exit_codes: list[int] = []
 
 
 def _count_other_functions() -> int:
-    """How many functions of others are to be called at the interpreter's end, after those of this program."""
+    """The number of functions that others have registered for the interpreter's exit."""
     count: Callable[[], int] | None = getattr(atexit, "_ncallbacks", None)
-    # One is of `begun`, one of `_closed_output`; of that of logging this module takes care.
+    # One is of `begun`, one of `_closed_output`. This module does what the one of logging would do.
     return 1 if count is None else count() - 2 - ("logging" in sys.modules)
 
 
-#: A person's tasks.py, or a tool such as coverage, may have something to do at the end: then Python ends as usual.
+#: A user's tasks.py, or a tool such as coverage, may have registered a function: then Python exits as usual.
 _NO_OTHER_FUNCTIONS = _count_other_functions() <= 0
 
 
 def set_exit_code(code: int) -> None:
-    """Note what the task that is being run ends with, where it is all that Invoke was asked for."""
+    """Set the exit code of the running task, if it is the only task on the command line."""
     if _is_only_task():
         _exit_codes[:] = [code]
 
@@ -43,7 +43,7 @@ def _is_only_task() -> bool:
         return False
     frame: FrameType | None = sys._getframe()
     while frame is not None:
-        # Invoke does not tell a task what else it was asked for.
+        # Invoke does not tell a task whether there are other tasks on the command line.
         if frame.f_code.co_name == "execute" and frame.f_globals.get("__name__") == "invoke.executor":
             return len(frame.f_locals.get("calls") or ()) == 1
         frame = frame.f_back
@@ -51,7 +51,7 @@ def _is_only_task() -> bool:
 
 
 def _leave() -> None:
-    """The last of what is done at the interpreter's end, since it was registered first."""
+    """Exit the process. It is called after all other exit functions, since it was registered first."""
     if active_markers.release_own() and _exit_codes and _NO_OTHER_FUNCTIONS:
         if "logging" in sys.modules:
             import logging

@@ -1,7 +1,7 @@
-"""What was meant by a task or a flag that there is not: said in the place of Invoke's "No idea what '--epochs' is!".
+"""Hints for unknown tasks and flags, in place of Invoke's "No idea what '--epochs' is!".
 
-Invoke asks nobody what its parser is to say, so its method is replaced. That happens with these tasks loaded only, and
-changes what is said alone; what is taken and refused stays Invoke's.
+Invoke has no hook for its parser's errors, so this module replaces the method that raises them. This happens only if
+these tasks are loaded, and changes only the messages: what is accepted and what is refused stays Invoke's decision.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
 
     from ..errors import UserError
 
-#: Names that are shown where several may be meant.
+#: The most names that a hint suggests.
 _MOST_SHOWN = 4
-#: How like a name is that may be meant, and how much less like than the first one.
+#: The least similarity of a suggested name, and by how much it may be less similar than the best one.
 _SIMILAR, _LESS_SIMILAR = 0.75, 0.05
 _UNKNOWN = re.compile(r"No idea what (?P<word>.+) is!", re.DOTALL)
 _LACKING = re.compile(r".+ did not receive required positional arguments: (?P<names>.+)", re.DOTALL)
 
 
 class Refused(ParseError, Exit):
-    """What was typed is not understood; two lines say so, and the command ends with 2."""
+    """An error in the command line. It is shown in two lines, and the exit code is 2."""
 
     def __init__(self, text: str, context: ParserContext | None) -> None:
         ParseError.__init__(self, text, context)
-        # Invoke shows what either of the two says.
+        # Invoke shows the text of either base class.
         self.args, self.message, self._code = (text,), None, 2
 
 
 def install() -> None:
-    """Have Invoke's parser give hints; once in a process."""
+    """Make Invoke's parser give hints. Called once in a process."""
     ParseMachine.error = _error  # type: ignore[assignment,method-assign]
 
 
@@ -55,7 +55,7 @@ def _error(machine: ParseMachine, message: str) -> None:
 
 
 def parse_error(error: UserError, context: ParserContext | None) -> ParseError:
-    """An error as Invoke shows it and ends by it: Invoke's own command with 1, as for all that it refuses."""
+    """The exception for an error. With it, ``inv`` exits with 1, as for its own errors; ``azureml-debug`` with 2."""
     from ..console import as_typed
     from ..redaction import scrub
     from ..terminal import printable
@@ -66,7 +66,7 @@ def parse_error(error: UserError, context: ParserContext | None) -> ParseError:
 
 
 def as_program_error(error: ParseError) -> ParseError:
-    """What Invoke refuses elsewhere than in its parser, as ``azureml-debug`` ends by it."""
+    """The exception with which ``azureml-debug`` reports an error that Invoke raises outside its parser."""
     from ..errors import BadValue
 
     if isinstance(error, Refused):
@@ -103,12 +103,12 @@ def _help_hint(context: ParserContext | None) -> str:
 
 
 def unknown_task(word: str, names: Collection[str], typed: Sequence[str]) -> UserError:
-    """What is said of a task that there is not.
+    """The error for an unknown task.
 
     Args:
-        word: Its name, as typed.
-        names: The tasks there are.
-        typed: The command line: the word after it may be the rest of the name.
+        word: The name, as typed.
+        names: The names of all tasks.
+        typed: The command line: the next word may be the rest of the name.
     """
     from ..errors import BadValue
 
@@ -130,7 +130,7 @@ def unknown_task(word: str, names: Collection[str], typed: Sequence[str]) -> Use
 
 
 def unknown_collection(word: str, names: Collection[str]) -> UserError:
-    """What is said of a collection that is to be listed and that there is not."""
+    """The error for an unknown collection after ``--list``."""
     from ..errors import BadValue
 
     similar = _similar_names(word, names)
@@ -162,7 +162,7 @@ def _takes_remainder(context: ParserContext) -> bool:
 
 
 def _positional_hint(word: str, context: ParserContext) -> str:
-    """A hint for what is given as a word here: the name of a run or an experiment, a line."""
+    """A hint for a value that is given without a flag: the name of a run or experiment, or a line."""
     from . import _known_flags
 
     names = [one.name for one in context.positional_args]
@@ -171,7 +171,7 @@ def _positional_hint(word: str, context: ParserContext) -> str:
 
 
 def _with_separator(context: ParserContext) -> str:
-    """The command line with what the task does not know behind the dashes."""
+    """The command line with the flags that the task does not know moved behind ``--``."""
     typed = sys.argv[1:]
     script_arguments = typed[typed.index("--") + 1 :] if "--" in typed else []
     known_words: list[str] = []
@@ -211,7 +211,7 @@ def _similar_names(word: str, names: Collection[str]) -> list[str]:
     if len(with_prefix) == 1:
         return with_prefix
     found = difflib.get_close_matches(word, names, n=_MOST_SHOWN, cutoff=_SIMILAR)
-    # Beside one that is nearly the same, others only confuse.
+    # If one name is almost the same, less similar ones would only confuse.
     return [name for name in found if _similarity(word, name) > _similarity(word, found[0]) - _LESS_SIMILAR]
 
 

@@ -1,4 +1,4 @@
-"""The flags by which `inspect` is told what to look at, and what it shows as that happens."""
+"""The flags of the `inspect` tasks, and the output of an inspection while it runs."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ class InspectFlags:
 
     @property
     def locations(self) -> tuple[str, ...]:
-        """Where, as typed."""
+        """The locations to stop at, as typed."""
         return (*([self.location] if self.location is not None else []), *self.at)
 
 
 def read_inspection(typed: InspectFlags) -> InspectOptions:
-    """What is wanted of an inspection.
+    """Read what an inspection has to do.
 
     Raises:
-        BadValue: A value cannot be read, or two of them exclude each other.
+        BadValue: A value is not valid, or two of them exclude each other.
     """
     from ..debugger.inspect_places import InspectOptions
     from ..debugger.locations import check_expression, read_condition
@@ -121,7 +121,7 @@ def read_number(name: str, text: str | None, default: int) -> int:
     """The number typed after a flag.
 
     Raises:
-        BadValue: It is no number from 1 on, or too large.
+        BadValue: It is not a number from 1 on, or it is too large.
     """
     if text is None:
         return default
@@ -142,7 +142,7 @@ def _parse_set(text: str) -> tuple[str, str]:
 
 
 def read_stdin() -> bytes:
-    """What comes over standard input, to its end."""
+    """Read standard input to its end."""
     return sys.stdin.buffer.read()
 
 
@@ -154,32 +154,32 @@ def inspect_run(
     release: bool,
     inspect: Callable[[StepLook, Report], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Look at a run as it was typed, show what is seen as it happens, and return what ``--json`` shows.
+    """Inspect a run, show results as they arrive, and return what ``--json`` shows.
 
     Args:
         call: The command.
         run: The run.
         typed: The flags.
-        rank: As typed after ``--rank``.
-        release: Whether what holds is let go.
-        inspect: Looks.
+        rank: The value typed after ``--rank``.
+        release: Whether to let a held program end afterwards.
+        inspect: Does the inspection, and reports results to the function that it is given.
 
     Raises:
-        BadValue: A value cannot be read.
-        UserError: As ``inspect``.
+        BadValue: A value is not valid.
+        UserError: ``inspect`` has raised it.
     """
     from ..flows.step_looks import StepLook
-    from ._inspection import code_of
+    from ._inspection import code_folders
     from ._runs import read_rank
 
     number = read_rank(rank) if rank is not None else None
     every = rank is not None and number is None
-    shown = InspectionPrinter(call.console, code_of(run, call.project), typed.all_code)
+    shown = InspectionPrinter(call.console, code_folders(run, call.project), typed.all_code)
     look = StepLook(typed.locations, read_inspection(typed), None, number, every, release)
     try:
         result = inspect(look, shown.show)
     except BaseException:
-        # What was seen before that is not lost.
+        # Results from before the error are not lost.
         if shown.results:
             call.console.result(shown.results)
         raise
@@ -188,21 +188,21 @@ def inspect_run(
 
 
 class InspectionPrinter:
-    """Shows what an inspection sees, as it happens.
+    """Shows the results of an inspection as they arrive.
 
     Args:
-        console: Where to.
-        code: Folders of the person's own code.
+        console: Where to show them.
+        code: Folders of the user's code.
         all_code: Whether frames of other code are shown.
     """
 
     def __init__(self, console: Console, code: Iterable[Path], all_code: bool = False) -> None:
         self._console, self._code, self._all_code = console, list(code), all_code
-        #: What was seen, for where what follows goes wrong.
+        #: The results so far, which are shown even if the inspection fails later.
         self.results: dict[str, Any] = {}
 
     def show(self, kind: str, event: Mapping[str, Any]) -> None:
-        """Show one thing: a ``stop``, a ``step``, a ``log`` or a ``response``."""
+        """Show one result: a ``stop``, a ``step``, a ``log``, a ``response``, ``holds`` or ``ranks``."""
         from ._inspection import show_response
 
         if kind == "stop":
@@ -221,7 +221,7 @@ class InspectionPrinter:
 
     def _show_stop(self, event: Mapping[str, Any]) -> None:
         from ._inspection import show
-        from ._values import cut, show_value
+        from ._values import shorten, show_value
 
         if self.results:
             self.results.setdefault("stops", [{**self.results}]).append(dict(event))
@@ -237,13 +237,13 @@ class InspectionPrinter:
             self._console.line("Locals")
             self._show_variables(event["opened"], 1)
         for name, value in event.get("set", {}).items():
-            self._console.value(f"Set {name} = {cut(value)}")
+            self._console.value(f"Set {name} = {shorten(value)}")
 
     def _show_variables(self, variables: Iterable[Mapping[str, Any]], level: int) -> None:
-        from ._values import cut
+        from ._values import shorten
 
         for one in variables:
-            self._console.value(f"{'  ' * level}{one['name']} = {cut(one['value'])}")
+            self._console.value(f"{'  ' * level}{one['name']} = {shorten(one['value'])}")
             self._show_variables(one.get("children", ()), level + 1)
             more = one.get("total", 0) - len(one.get("children", ()))
             if more > 0:
@@ -258,7 +258,7 @@ class InspectionPrinter:
             show_value(self._console, name, value)
 
     def _show_log(self, event: Mapping[str, Any]) -> None:
-        from ._values import cut
+        from ._values import shorten
 
         self.results.setdefault("logged_values", []).append(dict(event))
         rank = f" rank {event['rank']}" if "rank" in event else ""
@@ -266,13 +266,13 @@ class InspectionPrinter:
         if event.get("dropped"):
             self._console.line(f"  ({event['dropped']} values came too quickly to be taken)")
         clock = event["at"].partition("T")[2]
-        value = cut(event["value"])
+        value = shorten(event["value"])
         self._console.value(f"{clock} {event['place']}{rank}{child} #{event['count']}: {value}")
 
     def _show_ranks(self, event: Mapping[str, Any]) -> None:
-        """The ranks side by side: each name with the values, a star where they differ."""
+        """Show ranks side by side: each name with its values, marked with a star if they differ."""
         from ..paths import shown
-        from ._values import cut
+        from ._values import shorten
 
         stopped = [row for row in event["by_rank"] if row.get("stopped")]
         for row in event["by_rank"]:
@@ -288,14 +288,14 @@ class InspectionPrinter:
                 self._console.line(f"{title} (* differs)")
             for name in names:
                 if name not in event["differ"]:
-                    self._console.value(f"    {name} = {cut(stopped[0][kind][name])}")
+                    self._console.value(f"    {name} = {shorten(stopped[0][kind][name])}")
                     continue
                 for row in stopped:
-                    value = cut(row[kind][name]) if name in row[kind] else "(not there)"
+                    value = shorten(row[kind][name]) if name in row[kind] else "(not there)"
                     self._console.value(f"  * {name} = {value}  (rank {row['rank']})")
 
 
 def print_unreached(console: Console, result: Mapping[str, Any]) -> None:
-    """Say which places were not reached."""
+    """Print which places were not reached."""
     if result.get("not_reached"):
         console.line(f"  note: not reached: {', '.join(result['not_reached'])}")

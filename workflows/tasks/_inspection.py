@@ -1,4 +1,4 @@
-"""A stop, as people read it."""
+"""Shows the result of an inspection, and reads the values of its flags."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..console import Console
 from ..errors import BadValue
 from ..reading import read_bytes
-from ._values import cut, show_value
+from ._values import shorten, show_value
 
 if TYPE_CHECKING:
     from ..runs.record import RunRecord
@@ -21,9 +21,9 @@ def show(console: Console, result: Mapping[str, Any], code: Iterable[Path], *, a
     """Show where the program stopped, its stack, and its values.
 
     Args:
-        console: Where to.
-        result: What an inspection has found.
-        code: Folders of the person's own code, whose frames are shown beside those of the stopped file's folder.
+        console: Where to show it.
+        result: The result of the inspection.
+        code: Folders of the user's code. Their frames are shown, and those of the stopped file's folder.
         all_code: Whether all frames are shown.
     """
     from ..paths import shown
@@ -31,7 +31,7 @@ def show(console: Console, result: Mapping[str, Any], code: Iterable[Path], *, a
     stopped = result["stopped"]
     process = f", child process {result['child']}" if "child" in result else ""
     if "exception" in result:
-        console.value(cut(": ".join(filter(None, result["exception"].values()))))
+        console.value(shorten(": ".join(filter(None, result["exception"].values()))))
     console.line(f"Stopped in {stopped['function']} at {shown(Path(stopped['file']))}:{stopped['line']}{process}")
     folders = [Path(stopped["file"]).parent, *code]
     others = 0
@@ -53,7 +53,7 @@ def show(console: Console, result: Mapping[str, Any], code: Iterable[Path], *, a
 
 
 def show_response(console: Console, response: Mapping[str, Any]) -> None:
-    """Show what a service has answered; of an error the last lines."""
+    """Show a service's response; of an error, the last lines."""
     from ..flows.inspected import answer_lines
 
     lines = answer_lines(response) if response["status"] >= 400 else []
@@ -66,13 +66,13 @@ def show_response(console: Console, response: Mapping[str, Any]) -> None:
     console.value(f"Response {response['status']}: {body if isinstance(body, str) else json.dumps(body)}")
 
 
-def code_of(run: RunRecord, project: Path) -> list[Path]:
-    """The folders of the person's own code: the project, and where a run's steps have theirs."""
+def code_folders(run: RunRecord, project: Path) -> list[Path]:
+    """The folders of the user's code: the project, and those of the code of a run's steps."""
     return [project, *(mapping.local_root for step in run.steps for mapping in step.path_mappings())]
 
 
 def _is_own(file: Path, folders: Iterable[Path]) -> bool:
-    """Whether a file lies in one of the folders, and not among the packages of an environment there."""
+    """Whether a file is in one of the folders, and not in the packages of an environment there."""
     for folder in folders:
         for whole, place in ((folder, file), (folder.resolve(), file.resolve())):
             if place.is_relative_to(whole):
@@ -81,7 +81,7 @@ def _is_own(file: Path, folders: Iterable[Path]) -> bool:
 
 
 def sample_line(script: Path) -> int | None:
-    """A line worth a first look: the last of ``run`` or ``main``, else the script's last; None where there is none."""
+    """A line for a first inspection: the last of ``run`` or ``main``, else the script's last; None if there is none."""
     import ast
 
     try:
@@ -94,16 +94,16 @@ def sample_line(script: Path) -> int | None:
     return tree.body[-1].lineno if tree.body else None
 
 
-def location(name: str, line: object) -> str:
-    """FILE:LINE as it is typed: quoted for the shell where that is needed, and no option."""
+def quote_location(name: str, line: object) -> str:
+    """FILE:LINE as an argument on the command line: quoted if necessary, and never read as a flag."""
     return shlex.quote(f"{'./' if name.startswith('-') else ''}{name}:{line}")
 
 
 def read_timeout(text: str) -> float:
-    """Seconds typed after ``--timeout``.
+    """The seconds typed after ``--timeout``.
 
     Raises:
-        BadValue: It is no such number.
+        BadValue: It is not a whole number from 1 on.
     """
     if not text.isascii() or not text.isdigit() or len(text) > 7 or not int(text):
         raise BadValue(f"--timeout must be a whole number of seconds, not {text!r}.", "Correct it.")
@@ -111,10 +111,10 @@ def read_timeout(text: str) -> float:
 
 
 def read_failed(typed: object) -> int | None:
-    """The number typed after ``--failed``: 0 where the flag stands alone, None without it.
+    """The number typed after ``--failed``: 0 if the flag has no value, None without the flag.
 
     Raises:
-        BadValue: It is no number.
+        BadValue: It is not a number from 1 on.
     """
     if typed is None or typed is False:
         return None

@@ -1,17 +1,17 @@
-"""Flags that people know of docker, az ml, mlflow, pytest and others, and what they are here."""
+"""Flags of docker, az ml, mlflow, pytest and others that users may try, and their equivalents here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-#: The flags that a file may be meant for, by the end of its name; the task has to have one.
+#: The flags that may be meant for a file, by its suffix; the task has to have one of them.
 FLAGS_BY_SUFFIX: Mapping[str, Sequence[str]] = {
     ".yml": ("--file", "--deployment", "--job"),
     ".yaml": ("--file", "--deployment", "--job"),
     ".py": ("--score-script", "--script"),
     ".json": ("--request",),
 }
-#: The flags here that may be meant by one; the task has to have it.
+#: The equivalent flags of a foreign flag; the task has to have one of them.
 SIMILAR_FLAGS: Mapping[str, Sequence[str]] = {
     # The service and its model.
     "--model": ("--model-dir", "--model"),
@@ -108,7 +108,7 @@ SIMILAR_FLAGS: Mapping[str, Sequence[str]] = {
     "--no-wait-for-client": ("--no-wait",),
     "--dryrun": ("--dry-run",),
 }
-#: What is given as a word here, by the flags that people try: names of arguments.
+#: Positional arguments, by the flags that users may try instead.
 POSITIONAL_ARGUMENTS: Mapping[str, Sequence[str]] = {
     "--line": ("location",),
     "--break": ("location",),
@@ -121,7 +121,7 @@ POSITIONAL_ARGUMENTS: Mapping[str, Sequence[str]] = {
     "--run-id": ("run",),
     "-n": ("name", "run"),
 }
-#: What has nothing that it could mean here.
+#: Hints for foreign flags without an equivalent.
 NOTES: Mapping[str, str] = {
     "--detach": "Leave it out: what is started goes on in the background (--follow stays).",
     "-d": "Leave it out: what is started goes on in the background (--follow stays).",
@@ -132,5 +132,5 @@ NOTES: Mapping[str, str] = {
     "--no-cache": "Leave it out: what has changed is built anew.",
     "--web": "Leave it out: inv experiment.show and inv pipeline.status tell where a run is.",
 }
-#: How such a word is shown.
+#: The placeholders of positional arguments in hints.
 PLACEHOLDERS: Mapping[str, str] = {"location": "FILE:LINE", "name": "NAME", "run": "RUN"}

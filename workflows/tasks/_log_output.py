@@ -1,4 +1,4 @@
-"""Logs on their way to the screen."""
+"""Writes logs to standard output."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ._closed_output import INTERRUPTED
 
 
 def write(console: Console, data: bytes) -> None:
-    """Write a piece of a log as it is; on a terminal it has its colours, and gives it no commands.
+    """Write a piece of a log. On a terminal, colours are kept and other escape sequences are removed.
 
-    An unfinished sequence at the very end is not shown.
+    An incomplete escape sequence at the end of the log is not shown.
     """
     stream = console.stream
     if console.terminal:
@@ -30,10 +30,10 @@ def write(console: Console, data: bytes) -> None:
 
 
 def stream(console: Console, pieces: Iterable[bytes]) -> None:
-    """Write a log piece by piece until it ends, or Ctrl-C leaves it.
+    """Write a log piece by piece until it ends or the user presses Ctrl-C.
 
     Raises:
-        Exit: Ctrl-C has come; what writes the log goes on.
+        Exit: The user has pressed Ctrl-C. The program that writes the log goes on.
     """
     try:
         for piece in pieces:

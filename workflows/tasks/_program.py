@@ -1,4 +1,4 @@
-"""``azureml-debug``: Invoke's own program, with this program's tasks in the place of a tasks.py."""
+"""``azureml-debug``: Invoke's command line with this program's tasks, without a tasks.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from invoke.exceptions import ParseError
 from ..command_name import OWN
 from ..version import __version__
 
-#: Of Invoke's own flags, those that have to do with what this program's tasks do.
+#: The flags of Invoke that make sense for this program.
 _KEPT = frozenset(
     ("complete", "help", "list", "list-depth", "list-format", "print-completion-script", "version"),
 )
@@ -29,14 +29,14 @@ class OwnProgram(Program):
         super().__init__(version=__version__, namespace=tasks, name=OWN, binary=OWN, binary_names=[OWN])
 
     def core_args(self) -> list[Argument]:
-        """Invoke's own flags, without those such as ``-f`` and ``-p`` that mean something else to other programs."""
+        """Invoke's flags, without those such as ``-f`` and ``-p`` that have other meanings in other programs."""
         return [argument for argument in super().core_args() if argument.name in _KEPT]
 
     def parse_core(self, argv: list[str] | None) -> None:
         """Read Invoke's own flags.
 
         Raises:
-            Exit: What was asked for has been shown.
+            Exit: The version or the completion script has been printed.
         """
         self.normalize_argv(argv)
         with _short_errors():
@@ -54,7 +54,7 @@ class OwnProgram(Program):
             super().parse_tasks()
 
     def parse_cleanup(self) -> None:
-        """Show what was asked for instead of a task.
+        """Show the help or the list if one was requested instead of a task.
 
         Raises:
             Exit: It has been shown.
@@ -70,13 +70,13 @@ class OwnProgram(Program):
         super().parse_cleanup()
 
     def update_config(self, merge: bool = True) -> None:
-        """Take Invoke's settings as they are: none of the flags that would change them is there."""
+        """Use Invoke's settings unchanged: this program has none of the flags that would change them."""
         self.config.merge()
 
 
 @contextmanager
 def _short_errors() -> Iterator[None]:
-    """Have what Invoke refuses end in two lines, and with 2."""
+    """Show Invoke's errors in two lines, with exit code 2."""
     try:
         yield
     except ParseError as error:

@@ -1,4 +1,4 @@
-"""The logs of a run's steps on their way to the screen."""
+"""Streams the logs of a run's steps to the screen."""
 
 from __future__ import annotations
 
@@ -16,66 +16,66 @@ from ..runs import record as records
 from ..runs.record import RunRecord, StepRecord
 from ._log_output import write
 
-#: Seconds for which what was read of a run's record holds, at least. That of thousands of steps takes a while to be
-#: read, so it holds that many times as long.
+#: The least seconds between two reads of a run's record. A record of thousands of steps takes long to read, so the
+#: pause is also at least this many times as long as reading took.
 RECORD_SECONDS, RECORD_SHARE = 0.05, 10
-#: Seconds between two looks at whether its runner is still there.
+#: Seconds between two checks whether the run's background process is alive.
 ALIVE_SECONDS = 0.5
-#: Seconds after the end of the last step from which on it is said what is waited for.
+#: Seconds after the end of the last step after which the program says what it is waiting for.
 CLOSING_SECONDS = 2.0
 
 
 class _Watched:
-    """A run's record, read again where it may have changed."""
+    """A run's record, which is read again when it may have changed."""
 
     def __init__(
         self,
         refresh: Callable[[RunRecord], RunRecord],
         run: RunRecord,
-        say: Callable[[str], None],
-        holds: HoldLines | None,
+        print_line: Callable[[str], None],
+        is_waiting: HoldLines | None,
     ) -> None:
-        self._refresh, self._say = refresh, say
-        self._phases, self._holds = PhaseLines(), holds
+        self._refresh, self._print_line = refresh, print_line
+        self._phases, self._holds = PhaseLines(), is_waiting
         self._asked = self._next = self._closing = 0.0
-        self._see(run)
+        self._update(run)
 
     def now(self) -> RunRecord:
-        """The record as it is."""
+        """The current record."""
         now = time.monotonic()
         if now - self._asked > ALIVE_SECONDS:
             self._asked = now
-            self._see(self._refresh(self._run))
+            self._update(self._refresh(self._run))
         elif now > self._next and not self._run.final:
-            self._see(records.load(self._run.folder) or self._run)
+            self._update(records.load(self._run.folder) or self._run)
         else:
             return self._run
         took = time.monotonic() - now
         self._next = now + took + max(RECORD_SECONDS, RECORD_SHARE * took)
         held = self._holds.new(self._run) if self._holds is not None and not self._run.final else []
         for line in (*self._phases.new(self._run), *held):
-            self._say(line)
-        self._see_closing(now)
+            self._print_line(line)
+        self._report_closing(now)
         return self._run
 
     def step(self, name: str) -> StepRecord:
-        """One of its steps as it is."""
+        """One of its steps in the current record."""
         self.now()
         return self._steps[name]
 
-    def _see(self, run: RunRecord) -> None:
+    def _update(self, run: RunRecord) -> None:
         self._run = run
         self._steps = {step.name: step for step in run.steps}
 
-    def _see_closing(self, now: float) -> None:
-        """Say it where a run goes on although all its steps are over, as one in a workspace does for a while."""
+    def _report_closing(self, now: float) -> None:
+        """Say so if a run goes on although all its steps have ended, as a workspace's run does for a while."""
         run = self._run
         if run.final or not run.in_workspace or not all(step.final for step in run.steps):
             return
         self._closing = self._closing or now + CLOSING_SECONDS
         if now > self._closing:
             self._closing = math.inf
-            self._say("  the steps are over; the workspace has still to close the run")
+            self._print_line("  the steps are over; the workspace has still to close the run")
 
 
 def stream_run(
@@ -89,15 +89,15 @@ def stream_run(
     """Stream the logs of a run's steps until it ends.
 
     Args:
-        console: Where they go.
-        refresh: What is known of the run by now.
+        console: Where to write them.
+        refresh: Returns the current record of the run.
         run: The run.
-        step: Only this one's, and until it ends.
-        rank: Only this rank's.
-        until_held: Also end where a step holds for its debugger.
+        step: If given, stream only this step's log, until the step ends.
+        rank: If given, stream only this rank's log.
+        until_held: Whether to end as soon as a step waits for its debugger, too.
     """
     chosen = [one for one in run.steps if step in (None, one.name)]
-    # Where it ends with the first that holds, its caller says so.
+    # If streaming ends with the first waiting step, the caller names the step.
     holding = None if until_held else HoldLines({one.name for one in chosen})
     watched = _Watched(refresh, run, console.line, holding)
     sources = [
@@ -109,29 +109,29 @@ def stream_run(
     if run.in_workspace and rank is None:
         sources += [(f"{one.name}, image", None, run.build_log(one)) for one in chosen]
 
-    def holds(step: StepRecord) -> bool:
+    def is_waiting(step: StepRecord) -> bool:
         states = {one.state for one in attachable.attachables_of_step(watched.now(), step) if one.is_open}
-        # One that has just opened its port is about to hold; one that has been let go holds nobody up.
+        # A rank that has only opened its port will wait in a moment. One that was released does not count.
         return attachable.WAITING in states and attachable.LISTENING not in states
 
-    def over(name: str) -> bool:
+    def has_ended(name: str) -> bool:
         return watched.now().final or watched.step(name).final
 
-    def stop() -> bool:
-        # A run may go on after its last step, and only its own end says how it went.
-        ended = watched.now().final if step is None else over(step)
-        add_begun(watched.now(), everything=ended)
-        return ended or (until_held and any(map(holds, going())))
+    def should_stop() -> bool:
+        # A run may go on after its last step, and its result is known only when it ends.
+        ended = watched.now().final if step is None else has_ended(step)
+        add_started(watched.now(), everything=ended)
+        return ended or (until_held and any(map(is_waiting, running_steps())))
 
-    def going() -> list[StepRecord]:
+    def running_steps() -> list[StepRecord]:
         return [one for one in watched.now().steps if one.name in names and one.name not in pending and not one.final]
 
-    def add_begun(now: RunRecord, everything: bool) -> None:
-        # Nobody looks for the logs of hundreds of steps that are still to come.
+    def add_started(now: RunRecord, everything: bool) -> None:
+        # Logs of steps that have not started yet are not polled; there may be hundreds.
         for one in now.steps if pending else ():
             if everything or now.in_workspace or one.status != records.NOT_STARTED:
                 for label, path in pending.pop(one.name, ()):
-                    interleaver.add(label, path, functools.partial(over, one.name))
+                    interleaver.add(label, path, functools.partial(has_ended, one.name))
 
     names = {one.name for one in chosen}
     pending: dict[str, list[tuple[str, Path]]] = {one.name: [] for one in chosen}
@@ -141,17 +141,17 @@ def stream_run(
     interleaver = Interleaver(
         [], lambda data: write(console, data), colour=shows_colours(console.stream), terminal=console.terminal
     )
-    interleaver.run(stop)
+    interleaver.run(should_stop)
 
 
 def show_logs(console: Console, logs: Sequence[tuple[int | None, Path]]) -> None:
-    """Show the logs of a step's ranks as they are now."""
+    """Show the current logs of a step's ranks."""
     sources = [(f"rank {rank}" if len(logs) > 1 else "", path, lambda: True) for rank, path in logs]
     Interleaver(sources, lambda data: write(console, data), colour=shows_colours(console.stream)).run()
 
 
 def _label(step: str, rank: int | None, steps: int, sources: int) -> str:
-    """What stands before a line; nothing where there is one log only."""
+    """The prefix of a log's lines; empty if there is only one log."""
     if sources == 1:
         return ""
     parts = [step] if steps > 1 else []

@@ -1,4 +1,4 @@
-"""What the tasks of all stories show of runs."""
+"""What the tasks of all stories read and show of runs."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 LOCATION_HELP = "FILE:LINE or FILE:FUNCTION to stop at, such as train.py:21. Without it, show where the program holds."
 RELEASE_HELP = "Show the exception at which the program holds, then let the program end."
 
-#: Seconds that a step may take to end after its script has.
+#: Seconds that a step may take to end after its script has ended.
 END_SECONDS = 3.0
 POLL_SECONDS = 0.05
 
 
-#: Steps that hold for a debugger that are named.
+#: The most launch configurations that are named.
 _MOST_SHOWN = 8
 
 
 def read_inputs(typed: Sequence[str]) -> dict[str, str]:
-    """What was typed after each ``--input``, by name.
+    """The values typed after each ``--input``, by name.
 
     Raises:
-        BadValue: One has no name.
+        BadValue: A value has no name.
     """
     found = {}
     for entry in typed:
@@ -47,7 +47,7 @@ def read_inputs(typed: Sequence[str]) -> dict[str, str]:
 
 
 def read_location_and_run(location: str | None, run: str | None) -> tuple[str | None, str | None]:
-    """The line and the run that `inspect` was given as words: either may be left out, and either may come first."""
+    """The location and the run from the positional arguments of `inspect`; both are optional, in either order."""
     if location is None or ":" in location:
         return location, run
     if run is not None:
@@ -57,7 +57,7 @@ def read_location_and_run(location: str | None, run: str | None) -> tuple[str | 
 
 
 def read_rank(text: str) -> int | None:
-    """The rank typed after ``--rank``; None for all.
+    """The rank typed after ``--rank``; None for all ranks.
 
     Raises:
         BadValue: It is neither a number nor ``all``.
@@ -70,11 +70,11 @@ def read_rank(text: str) -> int | None:
 
 
 def read_ranks(text: str | None, on_error: bool) -> int | None:
-    """Which ranks are to be debugged; None for all.
+    """The rank to debug; None for all ranks.
 
     Args:
-        text: As typed; None where nothing was.
-        on_error: Whether a debugger is let in only where a script raises. Any of its processes may.
+        text: The typed value; None if there was none.
+        on_error: Whether the script waits for a debugger only where it raises, which can happen in any rank.
 
     Raises:
         BadValue: As :func:`read_rank`.
@@ -83,7 +83,7 @@ def read_ranks(text: str | None, on_error: bool) -> int | None:
 
 
 def remark(found: Sequence[Attachable], reason: str) -> str:
-    """What there is to say of a step: why it failed, or whom it waits for."""
+    """The remark about a step in a list: why it failed, or where a debugger can attach."""
     from ..flows.watching import again
     from ..runs import attachable
 
@@ -111,10 +111,10 @@ def remark(found: Sequence[Attachable], reason: str) -> str:
 
 
 def check_not_attached(found: Sequence[Attachable]) -> None:
-    """See that the editor which waits for this command can attach to what was found.
+    """Check that the editor that is waiting for this command can attach.
 
     Raises:
-        UserError: Another one is attached.
+        UserError: Another debugger is attached.
     """
     from ..runs import agent_sessions, attachable
     from ..vscode import f5
@@ -143,15 +143,15 @@ def attach_run(
     *,
     only_print: bool,
 ) -> None:
-    """Write the launch configurations of what was found, or only print what a DAP client needs of it."""
+    """Write the launch configurations for the endpoints, or only print what a DAP client needs."""
     from .. import report
     from ..debugger.any_client import print_endpoints
     from ..runs import active_markers
 
-    # Whoever wants to be led to it has taken it over from the command that began it.
+    # With this command the user takes the run over from the command that started it.
     active_markers.mark_submitted(run.folder)
     if not only_print or report.is_wanted():
-        # With --remote that is what brings the ports home.
+        # With --remote, this also forwards the ports.
         attach(run, found)
     result = submission_result(console, run, found)
     if only_print:
@@ -165,7 +165,7 @@ def cancel_run(
     cancel: Callable[[RunRecord], RunRecord],
     run: RunRecord,
 ) -> None:
-    """End a run and say so; where an editor asks, which has left one of its sessions, only if nothing else needs it."""
+    """Cancel a run. At the end of an editor's debug session, do so only if nothing else needs the run."""
     from ..runs.attachable import still_debugged
     from ..vscode import f5
 
@@ -187,10 +187,10 @@ def cancel_run(
 
 
 def _wait_for_end(console: Console, refresh: Callable[[RunRecord], RunRecord], run: RunRecord, left: str) -> RunRecord:
-    """Wait a moment for what an editor has left to end by itself; the run as it is then.
+    """Wait a moment for the step that an editor has debugged to end by itself, and return the current run.
 
-    A session ends with the script, and the step that the script was the last of a little later: it has completed then,
-    and is not to be canceled.
+    The debug session ends with the script, and the step ends a little later. It has completed then, and must not be
+    canceled.
     """
     from ..runs.attachable import configurations_by_rank
 
@@ -208,7 +208,7 @@ def _wait_for_end(console: Console, refresh: Callable[[RunRecord], RunRecord], r
 
 
 def print_where_held(console: Console, run: RunRecord, step: str | None) -> None:
-    """Where the steps that hold can be attached to, and which have gone on alone."""
+    """Print where to attach to the waiting steps, and which steps have gone on without a debugger."""
     from ..flows.watching import again
     from ..runs import attachable
 
@@ -226,10 +226,10 @@ def print_where_held(console: Console, run: RunRecord, step: str | None) -> None
 
 
 def check_success(run: RunRecord, step: str | None = None) -> None:
-    """End with exit code 1 where the run, or the step, has failed, its log having been shown.
+    """Check that a run, or one of its steps, has not failed. Its log has already been shown.
 
     Raises:
-        UserError: It has.
+        UserError: It has failed or was canceled.
     """
     from ..flows.watching import again, step_failed
     from ..runs import record as records
@@ -265,8 +265,8 @@ def follow_to_end(
 ) -> None:
     """Stream a run's logs until it ends; Ctrl-C leaves it running.
 
-    Where an editor has started it for one step, that step's until the step ends: as long as the command goes on, F5
-    attaches and starts nothing.
+    If an editor has started the run for one step, only that step's log is streamed, until the step ends: while the
+    command runs, F5 attaches instead of starting another run.
     """
     from ..runs.attachable import configurations_by_rank
     from ..vscode import f5
@@ -288,30 +288,30 @@ def follow_to_end(
 
 
 def example_location(run: RunRecord, one: Attachable) -> str:
-    """A line of a step's script for a first inspection."""
+    """A location in a step's script for a first inspection; empty if there is none."""
     from pathlib import Path
 
     from ..runs import plan
-    from ._inspection import location, sample_line
+    from ._inspection import quote_location, sample_line
 
     if one.error is not None and one.error_text and one.error.get("file"):
-        return location(Path(str(one.error["file"])).name, one.error.get("line"))
+        return quote_location(Path(str(one.error["file"])).name, one.error.get("line"))
     command = next(step.command for step in plan.load(run.folder).steps if step.name == one.step.name)
     for name in _script_names(command):
         for local, _remote in one.step.mappings:
             line = sample_line(Path(local, name))
             if line is not None:
-                return location(name, line)
+                return quote_location(name, line)
     return ""
 
 
 def _script_names(command: str) -> list[str]:
-    """The scripts that a command for bash may name: its words, and what looks like one in a text that is no list."""
+    """The scripts that a bash command may name: its words, and everything in it that looks like one."""
     import re
     import shlex
 
     try:
-        # Its time grows with the square of a word's length.
+        # The time of shlex.split grows with the square of a word's length.
         words = [word for word in shlex.split(command[:20_000]) if word.endswith(".py")]
     except ValueError:
         words = []
@@ -322,7 +322,7 @@ def _script_names(command: str) -> list[str]:
 
 
 def print_f5(console: Console, found: Sequence[Attachable]) -> None:
-    """The launch configurations of what can be attached to, by their names."""
+    """Print the names of the launch configurations for F5."""
     names = list(dict.fromkeys(one.configuration for one in found))
     shown = ", ".join(f'"{name}"' for name in names[:_MOST_SHOWN])
     more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
@@ -330,19 +330,19 @@ def print_f5(console: Console, found: Sequence[Attachable]) -> None:
 
 
 def show_debugged(call: Command, run: RunRecord, found: Sequence[Attachable], on_error: bool = False) -> None:
-    """Say what can be done with a run whose first step holds, and hand over the command's result.
+    """Show what to do with a run whose first step waits for a debugger, and the command's result.
 
     Args:
         call: The command.
         run: The run.
-        found: What can be attached to; empty where the run has completed.
-        on_error: Whether it would have held only where a step raises.
+        found: The endpoints; empty if the run has completed.
+        on_error: Whether steps wait for a debugger only where they raise.
     """
     console = call.console
     console.line()
     if found:
         print_f5(console, found)
-        # Of several ranks one alone would go on, and wait for the others.
+        # Not for several ranks: the inspected one would wait for the others.
         sample = example_location(run, found[0]) if len(found) == 1 else ""
         if sample:
             console.line(f"Without editor  inv pipeline.inspect {sample} --run {run.number}")
@@ -359,7 +359,7 @@ def show_debugged(call: Command, run: RunRecord, found: Sequence[Attachable], on
 
 
 def submission_result(console: Console, run: RunRecord, found: Sequence[Attachable]) -> dict[str, object]:
-    """What ``--json`` shows of a run that was started or attached to."""
+    """The result that ``--json`` shows for a run that was started or attached to."""
     return {
         "backend": "azureml" if run.in_workspace else "local",
         "run_id": run.run_id,

@@ -1,4 +1,4 @@
-"""A snapshot, as people read it; what the tasks of all stories do with one."""
+"""Shows snapshots of failures and opens them in the editor, for the tasks of all stories."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ SNAPSHOT_HELPS = {
     "list": "List the snapshots, the oldest first.",
 }
 SNAPSHOT_HELP = "Open the failure's snapshot in VS Code, as if the program were stopped at the exception."
-#: Exceptions, notes and lines of one text that are shown.
+#: The most exceptions, notes and lines of one text that are shown.
 _MOST_LINKED, _MOST_NOTES, _MOST_LINES = 10, 10, 20
-#: Frames of one stack that are shown, and of a recursion.
+#: The most frames of one stack that are shown, and of a recursion.
 _MOST_FRAMES, _MOST_ALIKE = 40, 3
 
 
 @dataclass(frozen=True)
 class SnapshotSelection:
-    """What was typed: which snapshot, and what of it.
+    """The flags that select a snapshot and what is shown of it, as typed.
 
     Attributes:
-        rank: As typed after ``--rank``.
-        number: As typed after ``--number``.
-        frame: As typed after ``--frame``.
-        expressions: As typed after each ``--eval``.
+        rank: The value of ``--rank``.
+        number: The value of ``--number``.
+        frame: The value of ``--frame``.
+        expressions: The values of ``--eval``.
         listed: Whether ``--list`` was typed.
     """
 
@@ -54,10 +54,10 @@ class SnapshotSelection:
 
 
 def read_number(text: str | None, flag: str) -> int | None:
-    """The number typed after a flag; None where nothing was.
+    """The number typed after a flag; None if there was none.
 
     Raises:
-        BadValue: It is none.
+        BadValue: It is not a number.
     """
     if text is None:
         return None
@@ -67,10 +67,10 @@ def read_number(text: str | None, flag: str) -> int | None:
 
 
 def read_one_rank(text: str | None) -> int | None:
-    """The rank typed after ``--rank``; None where nothing was.
+    """The rank typed after ``--rank``; None if there was none.
 
     Raises:
-        BadValue: It is no number.
+        BadValue: It is not a number.
     """
     if text is None:
         return None
@@ -84,7 +84,7 @@ def show_snapshot(call: Command, found: Callable[[], Found], selection: Snapshot
     """Show one of the snapshots, or list them."""
     from ..snapshots import expression, inspection
 
-    # What was typed is looked at before anything is fetched.
+    # The flags are checked before anything is fetched.
     rank, frame = read_one_rank(selection.rank), read_number(selection.frame, "--frame")
     number = read_number(selection.number, "--number")
     if None not in (rank, number):
@@ -104,7 +104,7 @@ def show_snapshot(call: Command, found: Callable[[], Found], selection: Snapshot
 
 
 def attach_snapshot(call: Command, found: Callable[[], Found], rank: str | None, only_print: bool) -> None:
-    """Have VS Code open one of the snapshots."""
+    """Open one of the snapshots in VS Code."""
     from ..debugger.any_client import print_endpoints
     from ..flows.snapshots import open_in_editor, tell_snapshot
 
@@ -112,7 +112,7 @@ def attach_snapshot(call: Command, found: Callable[[], Found], rank: str | None,
     found_snapshots = found()
     snapshot = found_snapshots.choose(number)
     if report.is_wanted():
-        # The editor is where this was typed.
+        # With --remote, the editor is on the machine where this was typed.
         tell_snapshot(found_snapshots, snapshot)
         return
     result = open_in_editor(
@@ -133,7 +133,7 @@ def attach_snapshot(call: Command, found: Callable[[], Found], rank: str | None,
 
 
 def print_snapshot_commands(console: Console, run: RunRecord) -> None:
-    """Name the command for what each failed step of a run has left."""
+    """Print the command that shows the snapshot of each failed step."""
     from ..flows.snapshots import command_of
     from ..runs.record import FAILED
 
@@ -144,10 +144,10 @@ def print_snapshot_commands(console: Console, run: RunRecord) -> None:
 
 
 def check_no_rank(rank: str | None) -> None:
-    """See that no rank was typed for what is of all of them.
+    """Check that no rank was typed without ``--snapshot``.
 
     Raises:
-        BadValue: One was.
+        BadValue: A rank was typed.
     """
     if rank is not None:
         raise BadValue("--rank says which rank's snapshot is opened.", "Leave it out, or type --snapshot too.")
@@ -156,7 +156,7 @@ def check_no_rank(rank: str | None) -> None:
 def _list(console: Console, found: Found) -> None:
     from ..paths import shown
     from ..snapshots.inspection import summary
-    from ._values import cut
+    from ._values import shorten
 
     snapshots = found.kept.snapshots
     if not snapshots:
@@ -166,12 +166,12 @@ def _list(console: Console, found: Found) -> None:
         stopped = row["stopped"]
         place = f"{shown(Path(stopped['file']))}:{stopped['line']}" if stopped else ""
         console.line(f"{number:>3}  {_origin(found, one)}, {one.when}  {place}")
-        console.value(f"     {cut(_first_line(one.raised.line))}")
+        console.value(f"     {shorten(_first_line(one.raised.line))}")
     console.result({"snapshots": rows})
 
 
 def _origin(found: Found, snapshot: Snapshot) -> str:
-    """What has failed: the step or the service, where there are several its rank, and process and thread."""
+    """What has failed: the step or service, its rank if there are several, and the process and thread."""
     which = f", rank {snapshot.rank}" if snapshot.rank or len(found.kept.snapshots) > 1 else ""
     process = f", {snapshot.process}" if snapshot.process else ""
     thread = f", thread {snapshot.thread}" if snapshot.thread not in ("", "MainThread") else ""
@@ -180,7 +180,7 @@ def _origin(found: Found, snapshot: Snapshot) -> str:
 
 def _show(console: Console, found: Found, snapshot: Snapshot, result: dict[str, Any]) -> None:
     from ..paths import shown
-    from ._values import cut
+    from ._values import shorten
 
     raised, sources = snapshot.raised, found.sources(snapshot)
     others = len(found.kept.snapshots) - 1
@@ -196,7 +196,7 @@ def _show(console: Console, found: Found, snapshot: Snapshot, result: dict[str, 
     for link in [None, *list(snapshot.chain())[:_MOST_LINKED]]:
         if link is not None:
             one = snapshot.exceptions[link.place]
-            console.value(f"{_HOW[link.how]} {cut(_first_line(one.line))}")
+            console.value(f"{_HOW[link.how]} {shorten(_first_line(one.line))}")
             for note in one.notes[:_MOST_NOTES]:
                 _show_text(console, note, "  ")
         _show_stack(console, snapshot, sources, link, number)
@@ -204,7 +204,7 @@ def _show(console: Console, found: Found, snapshot: Snapshot, result: dict[str, 
         if result[title]:
             console.line(title.capitalize())
         for name, value in result[title].items():
-            console.value(f"  {name} = {cut(value)}")
+            console.value(f"  {name} = {shorten(value)}")
     if snapshot.left_out:
         console.line("Left out")
     for sentence in snapshot.left_out[:_MOST_LINES]:
@@ -217,7 +217,7 @@ def _show(console: Console, found: Found, snapshot: Snapshot, result: dict[str, 
 def _show_stack(
     console: Console, snapshot: Snapshot, sources: Sources, link: Linked | None, chosen: int | None
 ) -> None:
-    """Show the frames of one exception: the person's own, of a recursion the first ones."""
+    """Show the frames of one exception: those of the user's code, and of a recursion only the first ones."""
     from ..paths import shown
     from ..snapshots.inspection import levels
 
@@ -260,11 +260,11 @@ _HOW = {"cause": "Caused by", "while handling": "While handling", "in the group"
 
 
 def _show_text(console: Console, text: str, before: str) -> None:
-    from ._values import cut
+    from ._values import shorten
 
     lines = text.splitlines() or [""]
     for line in lines[:_MOST_LINES]:
-        console.value(f"{before}{cut(line)}")
+        console.value(f"{before}{shorten(line)}")
     if len(lines) > _MOST_LINES:
         console.line(f"{before}({len(lines) - _MOST_LINES} more lines; --json shows all)")
 

@@ -1,4 +1,4 @@
-"""Where programs stand, as people read it."""
+"""Shows the current stacks of processes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from ..debugger.stack_groups import Group, ProcessStacks
     from ..runs.record import RunRecord, StepRecord
 
-#: Seconds between two looks with `--watch`.
+#: Seconds between two reads of the stacks with `--watch`.
 WATCH_SECONDS = 1.0
-#: Tasks of one process that are shown.
+#: The most asyncio tasks of one process that are shown.
 SHOWN_TASKS = 10
 HELP = {
     "eval": "Expression to evaluate in the innermost frame of your own code, in the running program; may be repeated.",
@@ -39,19 +39,19 @@ def show(
     notes: Sequence[str] = (),
     run_id: str = "",
 ) -> None:
-    """Show where the processes stand; with ``watch`` again and again. What ``--json`` gets is the last look's.
+    """Show the current stacks of processes, repeatedly with ``watch``. ``--json`` shows the last stacks.
 
     Args:
-        console: Where to.
+        console: Where to show them.
         read_stacks: Reads the stacks of the processes.
-        expressions: What was evaluated in each.
-        watch: Whether to look again every second, until Ctrl-C or until nothing runs any more.
+        expressions: The expressions that were evaluated in each process.
+        watch: Whether to repeat every second, until Ctrl-C or until nothing runs any more.
         all_code: Whether frames of libraries are shown.
-        notes: What cannot be asked.
-        run_id: The run, where it is one.
+        notes: Notes about processes that cannot be read.
+        run_id: The run's id; empty for a service.
 
     Raises:
-        UserError: Nothing could be asked.
+        UserError: No stack could be read.
     """
     result: dict[str, Any] = {}
     try:
@@ -61,7 +61,7 @@ def show(
             except UserError:
                 if not result:
                     raise
-                break  # It has come to its end while it was watched.
+                break  # The program has ended while it was watched.
             if watch:
                 console.line(f"-- {time.strftime('%H:%M:%S')}")
             _show_groups(console, found, expressions, all_code)
@@ -72,7 +72,7 @@ def show(
             elif not result:
                 why = f"No stack could be read: {found[0].trouble}."
                 raise UserError(why, "See whether it still runs, and try again.")
-            # While it is watched it may be seen at its very end, or held by C code for a while.
+            # While watching, a process may be exiting, or may be busy in C code for a while.
             if not watch:
                 break
             time.sleep(WATCH_SECONDS)
@@ -94,20 +94,20 @@ def show_run(
     watch: bool,
     all_code: bool,
 ) -> None:
-    """Show where the processes of a run stand; see :func:`show`.
+    """Show the current stacks of a run's processes; see :func:`show`.
 
     Args:
-        console: Where to.
-        refresh: What is known of a run by now.
+        console: Where to show them.
+        refresh: Returns the current record of the run.
         run: The run.
-        step: This step alone.
-        rank: This rank alone.
-        expressions: What is evaluated in each.
-        watch: Whether to look again every second.
+        step: If given, only this step.
+        rank: If given, only this rank.
+        expressions: The expressions to evaluate in each process.
+        watch: Whether to repeat every second.
         all_code: Whether frames of libraries are shown.
 
     Raises:
-        UserError: Nothing of it can be asked.
+        UserError: No stack could be read.
     """
     from ..flows import stacks
 
@@ -152,7 +152,7 @@ def _state(group: Group) -> str:
 
 
 def _show_frames(console: Console, frames: Sequence[dict[str, Any]], all_code: bool, indent: str = "  ") -> None:
-    """A stack, innermost first as `inspect` shows it."""
+    """Show a stack with the innermost frame first, as `inspect` does."""
     from ..paths import shown
 
     others = 0
@@ -168,7 +168,7 @@ def _show_frames(console: Console, frames: Sequence[dict[str, Any]], all_code: b
 
 
 def _show_others(console: Console, looked: ProcessStacks, all_code: bool) -> None:
-    """The other threads of a process, and its tasks."""
+    """Show the other threads of a process, and its asyncio tasks."""
     from ..debugger.stack_groups import describe_place, main_frames
 
     process = looked.process
@@ -189,12 +189,12 @@ def _show_others(console: Console, looked: ProcessStacks, all_code: bool) -> Non
 
 
 def _show_values(console: Console, found: list[ProcessStacks], expression: str, before: str) -> None:
-    """What an expression is in each process of a step; those that differ from the most are marked."""
+    """Show the value of an expression in each process of a step. Values that differ from the majority are marked."""
     from ..debugger.stack_groups import group_values
 
     groups = group_values(found, expression)
     for text, members in groups:
-        # Where all differ, as process ids do, none is the odd one.
+        # If all values differ, as process ids do, none is marked.
         differs = len(members) < len(groups[-1][1])
         names = _names(members)
         short = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}… ({len(text)} characters)"

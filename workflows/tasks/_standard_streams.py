@@ -1,4 +1,4 @@
-"""Standard output and standard error that cannot be written, such as ``>/dev/full`` or a file on a full disk."""
+"""Handles standard streams that are closed or cannot be written, such as ``>/dev/full`` or a file on a full disk."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _NAMES = ("stdout", "stderr")
 
 
 def open_missing() -> None:
-    """Have all three standard streams, also where a command was started with one of them closed (``<&-``).
+    """Open those of the three standard streams that were closed when the command was started (``<&-``).
 
-    Else the next file or socket that is opened takes its number, and gets what is meant for the stream.
+    Otherwise the next file or socket that is opened would get the stream's number, and the stream's data.
     """
     for number, (name, mode) in enumerate({"stdin": "r", "stdout": "w", "stderr": "w"}.items()):
         try:
@@ -32,10 +32,10 @@ def open_missing() -> None:
 
 
 def flush() -> None:
-    """Write what is still kept back, so that an error comes while it can be told.
+    """Flush both output streams, so that an error occurs while it can still be reported.
 
     Raises:
-        OutputLost: It cannot be written.
+        OutputLost: A stream cannot be written.
     """
     for name in _NAMES:
         stream = getattr(sys, name)
@@ -45,10 +45,10 @@ def flush() -> None:
 
 
 def explain_unwritable(error: OSError) -> UserError | None:
-    """The error in two lines where it is a standard stream that could not be written; None for any other file.
+    """The error to show if a standard stream could not be written; None for any other file.
 
     Args:
-        error: What was raised.
+        error: The exception that was raised.
     """
     if not isinstance(error, OutputLost):
         return None

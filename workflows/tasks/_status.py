@@ -1,4 +1,4 @@
-"""How a run and its steps stand, as people read it."""
+"""Shows the status of a run and its steps."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from ..runs.record import RunRecord
     from ._command import Command
 
-#: Metrics and parameters of a step that are shown.
+#: The most metrics and parameters of a step that are shown.
 SHOWN_LOGGED = 6
 
 
 def show_status(call: Command, found: RunRecord) -> None:
-    """Show a run and its steps, what can be attached to, and which agents are."""
+    """Show a run and its steps, where a debugger can attach, and which agents are attached."""
     from ..experiments.metrics import as_json_value, format_value
     from ..experiments.mlflow_reader import read_run
     from ..paths import shown as shown_path

@@ -1,4 +1,4 @@
-"""A value of the person's program, as people read it in a terminal."""
+"""Shows values of the user's program in a terminal."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..console import Console
 
-#: Characters of a value that are shown.
+#: The most characters of a value that are shown.
 SHOWN_CHARACTERS = 300
-#: Lines of a value of several that are shown, and characters of each.
+#: The most lines of a multi-line value that are shown, and the most characters of each.
 SHOWN_LINES, LINE_CHARACTERS = 16, 200
-#: Columns that the lines of a value are moved in at most.
+#: The most columns by which the lines of a value are indented.
 _FARTHEST = 24
 
 
-def cut(value: str) -> str:
+def shorten(value: str) -> str:
     """A value short enough to read among others."""
     if len(value) <= SHOWN_CHARACTERS:
         return value
-    # debugpy leaves out the middle of a long text; the debuggee's side says how long it is then.
+    # debugpy omits the middle of a long text, and the debuggee appends the text's length.
     whole, _, length = value.rpartition(" (")
     if whole and length.endswith(" characters)") and length.removesuffix(" characters)").isdigit():
         return f"{whole[:SHOWN_CHARACTERS]}… ({length}"
@@ -27,18 +27,18 @@ def cut(value: str) -> str:
 
 
 def show_value(console: Console, name: str, value: str) -> None:
-    """Show a name and its value; the lines of one of several stand below each other.
+    """Show a name and its value. The lines of a multi-line value are aligned.
 
     Args:
-        console: Where to.
+        console: Where to show it.
         name: The variable's name, or an expression.
         value: Its ``repr``, or a description.
     """
     first, *others = value.split("\n")
     if not others:
-        console.value(f"  {name} = {cut(value)}")
+        console.value(f"  {name} = {shorten(value)}")
         return
-    # As far in as the first line begins, so that what is aligned in it stays so.
+    # All lines get the indentation of the first one, so that columns stay aligned.
     margin = " " * min(len(name) + 5, _FARTHEST)
     console.value(f"  {name} = {_line(first)}")
     for line in others[: SHOWN_LINES - 1]:

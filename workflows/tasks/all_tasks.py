@@ -1,4 +1,4 @@
-"""Every collection of tasks, wired together."""
+"""The namespace of all collections of tasks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from .doctor import doctor
 MODULES = (deploy, container, pipeline, experiment, remote, azureml, vscode, mcp)
 
 
-def collected() -> Collection:
-    """The tasks that a project gets, in a collection that nothing else has been added to."""
+def collect_tasks() -> Collection:
+    """The tasks that a project gets, in a new collection."""
     made = Collection()
     for module in MODULES:
         made.add_collection(Collection.from_module(module))
@@ -21,4 +21,4 @@ def collected() -> Collection:
 
 _closed_output.install()
 _hints.install()
-namespace = collected()
+namespace = collect_tasks()

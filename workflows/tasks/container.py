@@ -1,4 +1,4 @@
-"""Seeing to what was started."""
+"""The tasks of the collection ``container``: manage running services."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ._command import Command, command
 
 
 def stop_service(call: Command) -> None:
-    """What `container.stop` and `deploy.stop` do."""
+    """Stop the service, for `container.stop` and `deploy.stop`."""
     from ..flows.deployment import Deployment
     from ..project import exclusive
     from ..sessions import session_folder

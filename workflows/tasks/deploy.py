@@ -17,7 +17,9 @@ from .container import stop_service
 
 if TYPE_CHECKING:
     from ..flows.deployment import Deployment
+    from ..flows.inspected import Look
     from ..flows.packaging import Source
+    from ._inspect_flags import InspectionPrinter
 
 WORKSPACE = ("subscription_id", "resource_group", "workspace", "auth", "sdk", "download_mb")
 ENVIRONMENT = ("engine", "deployment", "inference_env", "base_image")
@@ -49,15 +51,17 @@ MODEL_HELP = {
 GENERATE_HELP = {"generate_dockerfile": "With --source azureml: download the build context and build the image here."}
 
 
-def _deployment(call: Command, held: bool = True) -> Deployment:
-    """What is done with the service that there is."""
+def _existing_deployment(call: Command, held: bool = True) -> Deployment:
+    """The deployment, for tasks of a service that exists."""
     from ..flows.deployment import Deployment
 
     return Deployment(call.settings, call.console, held=held)
 
 
-def _described(call: Command, wait: bool = False, source: Source | None = None, env: Sequence[str] = ()) -> Deployment:
-    """What makes a service, with what the deployment's file says of it, where one is named."""
+def _new_deployment(
+    call: Command, wait: bool = False, source: Source | None = None, env: Sequence[str] = ()
+) -> Deployment:
+    """The deployment, for tasks that create a service, with the settings of the deployment file if one is named."""
     from ..flows.deployment import Deployment
 
     if call.settings.deployment is None:
@@ -76,8 +80,8 @@ def _described(call: Command, wait: bool = False, source: Source | None = None, 
     return Deployment(found.settings, call.console, wait, True, None, env, found.deployment)
 
 
-def _with_model(call: Command, model: str) -> None:
-    """Bring a registered model here: from now on it is the model folder of the settings."""
+def _use_registered_model(call: Command, model: str) -> None:
+    """Download a registered model, and use it as the model folder of the settings."""
     from ..azureml.named_assets import with_model
 
     call.settings = with_model(call.settings, call.console, model)
@@ -98,16 +102,16 @@ def _source(source: str, model: str | None, generate_dockerfile: bool, needs_mod
 def build(call: Command, source: str = "local", model: str | None = None, generate_dockerfile: bool = False) -> None:
     """Build the inference environment, unless it is built already."""
     chosen = _source(source, model, generate_dockerfile)
-    with _held(call):
-        _described(call, source=chosen).build()
+    with _lock_deployment(call):
+        _new_deployment(call, source=chosen).build()
 
 
 @command(settings=(*ENVIRONMENT, "model_dir", "image_tag"), help=SOURCE_HELP)
 def tag(call: Command, source: str = "local", model: str | None = None) -> None:
     """Tag the built environment debug:1, the tag that deploy.run takes."""
     chosen = _source(source, model, False, needs_model=False)
-    with _held(call):
-        _described(call, source=chosen).tag()
+    with _lock_deployment(call):
+        _new_deployment(call, source=chosen).tag()
 
 
 @command(
@@ -115,15 +119,15 @@ def tag(call: Command, source: str = "local", model: str | None = None) -> None:
 )
 def run(call: Command, env: list[str], wait: bool = False) -> None:
     """Create the container of the tagged image, with its ports on 127.0.0.1."""
-    with _held(call):
-        _described(call, wait, env=env).run()
+    with _lock_deployment(call):
+        _new_deployment(call, wait, env=env).run()
 
 
 @command()
 def runsvdir(call: Command) -> None:
     """Start the services in the container, and check that they serve."""
-    with _held(call):
-        _deployment(call).runsvdir()
+    with _lock_deployment(call):
+        _existing_deployment(call).runsvdir()
 
 
 @command(
@@ -141,8 +145,8 @@ def attach_config(call: Command, print: bool = False, snapshot: bool = False, ta
         return
     if take_over:
         _agents.take_over(call.console, call.project, "")
-    with _held(call):
-        deployment = _deployment(call)
+    with _lock_deployment(call):
+        deployment = _existing_deployment(call)
         deployment.attach_config(write=not print)
         service = deployment.running()
     assert service is not None
@@ -199,14 +203,14 @@ def debug(
         _dry_run(call, env)
         return
     if source == "local" and not generate_dockerfile and model is not None and model.startswith("azureml:"):
-        _with_model(call, model)
+        _use_registered_model(call, model)
         model = None
     chosen = _source(source, model, generate_dockerfile)
-    with _held(call):
-        deployment = _described(call, wait, source=chosen, env=env)
+    with _lock_deployment(call):
+        deployment = _new_deployment(call, wait, source=chosen, env=env)
         joined = deployment.join() if f5.configuration_name() else None
         result = joined or deployment.debug()
-    console, sample = call.console, _sample(deployment)
+    console, sample = call.console, _example_arguments(deployment)
     console.line()
     console.line(f'Press F5 in VS Code: "{result["launch_configuration"]}"')
     console.line(f"Post to         {result['scoring_url']}  (curl -H 'Content-Type: application/json' -d @FILE)")
@@ -235,16 +239,16 @@ def _dry_run(call: Command, env: Sequence[str]) -> None:
 @command(json=True, interrupted="The service may be without score.py.")
 def reload(call: Command) -> None:
     """Put the edited score.py into the running service."""
-    with _held(call):
-        deployment = _deployment(call)
+    with _lock_deployment(call):
+        deployment = _existing_deployment(call)
         deployment.reload()
         service = deployment.running()
     assert service is not None
     call.console.result({"scoring_url": service.scoring_url, "seconds": call.console.seconds})
 
 
-def _stdin_here(_run: Command, values: dict[str, Any]) -> bool:
-    """With ``--remote``: standard input is this machine's."""
+def _read_local_stdin(_run: Command, values: dict[str, Any]) -> bool:
+    """With ``--remote``: read standard input on this machine."""
     from ._inspect_flags import read_stdin
 
     if values.get("request") == "-":
@@ -275,7 +279,7 @@ def _stdin_here(_run: Command, values: dict[str, Any]) -> bool:
     positional=["location"],
     optional=["failed", "on_error"],
     paths={"location": "file:line", "at": "file:line", "request": "path or name", "form": "name=@path"},
-    before=_stdin_here,
+    before=_read_local_stdin,
     interrupted="The program goes on.",
 )
 def inspect(
@@ -306,17 +310,10 @@ def inspect(
     all_locals: bool = False,
 ) -> None:
     """Stop at lines during a request, or where it raises, and show stack, values and response, without an editor."""
-    from ..flows.inspected import Look, not_given
+    from ..flows.inspected import Look
     from ..flows.request import read, typed_body
-    from ._inspect_flags import (
-        InspectFlags,
-        InspectionPrinter,
-        print_unreached,
-        read_inspection,
-        read_number,
-        read_stdin,
-    )
-    from ._inspection import read_failed, show_response
+    from ._inspect_flags import InspectFlags, InspectionPrinter, read_inspection, read_number, read_stdin
+    from ._inspection import read_failed
 
     number = read_failed(failed)
     sent = (request, content_type, method, *form, *query, *header)
@@ -335,20 +332,36 @@ def inspect(
     posted = read(file, content_type, method, form, query, header, body)
     often, anywhere = read_number("repeat", repeat, 1), not (typed.locations or on_error) and number is None
     look = Look(typed.locations, posted, wanted, is_given, repeat=often, at_breakpoint=anywhere)
-    seen: dict[str, Any] = {}
+    _inspect_service(call, look, number, shown)
+
+
+def _inspect_service(call: Command, look: Look, number: int | None, shown: InspectionPrinter) -> None:
+    """Inspect the service during a request, and show the response and the result.
+
+    Args:
+        call: The command.
+        look: What to inspect, and the request.
+        number: The number of a failed request to post again; None for another request.
+        shown: Shows the stops as they arrive.
+    """
+    from ..flows.inspected import not_given
+    from ._inspect_flags import print_unreached
+    from ._inspection import show_response
+
+    result: dict[str, Any] = {}
     try:
-        seen = _deployment(call, held=False).inspect(look, number, shown.show)
-        if seen["response"] is None:
+        result = _existing_deployment(call, held=False).inspect(look, number, shown.show)
+        if result["response"] is None:
             return
         if look.repeat == 1:
-            show_response(call.console, seen["response"])
-        print_unreached(call.console, seen)
-        if not is_given and (error := not_given(seen["response"])):
+            show_response(call.console, result["response"])
+        print_unreached(call.console, result)
+        if not look.is_given and (error := not_given(result["response"])):
             raise error
     finally:
-        # Whatever becomes of the request.
-        if seen or shown.results:
-            call.console.result(seen or {**shown.results, "response": None})
+        # The result is shown whatever happens to the request.
+        if result or shown.results:
+            call.console.result(result or {**shown.results, "response": None})
 
 
 @command(json=True, help=STACKS_HELP, iterable=["eval"])
@@ -357,7 +370,7 @@ def stacks(call: Command, eval: list[str], watch: bool = False, all_code: bool =
     from ..flows.stacks import look
     from ._stacks import show
 
-    target = _deployment(call, held=False).stack_target()
+    target = _existing_deployment(call, held=False).stack_target()
     show(call.console, lambda: look([target], eval), eval, watch=watch, all_code=all_code)
 
 
@@ -377,7 +390,7 @@ def status(call: Command) -> None:
     from ..debugger.readiness import current_state
     from ..paths import shown
 
-    there = _deployment(call, held=False)
+    there = _existing_deployment(call, held=False)
     service = there.running()
     if service is None:
         call.console.line("No service of this project is running.")
@@ -397,7 +410,7 @@ def status(call: Command) -> None:
 @command(json=True)
 def requests(call: Command) -> None:
     """List the requests that failed; deploy.inspect --failed N posts one again."""
-    service, found = _deployment(call).failed_requests()
+    service, found = _existing_deployment(call).failed_requests()
     for one in found:
         call.console.value(one.as_text(service))
     if found:
@@ -410,33 +423,33 @@ def requests(call: Command) -> None:
 @command(json=True)
 def stop(call: Command) -> None:
     """Stop and remove the deployed service; the same as container.stop."""
-    # A task of its own: Invoke takes the help out of one that stands in two collections.
+    # Not the same task object as container.stop: Invoke removes the help of a task that is in two collections.
     stop_service(call)
 
 
-def _held(call: Command) -> AbstractContextManager[None]:
-    """The project's deployment for this command alone."""
+def _lock_deployment(call: Command) -> AbstractContextManager[None]:
+    """Lock the project's deployment for this command."""
     from ..project import exclusive
     from ..sessions import session_folder
 
     return exclusive(session_folder(call.settings.project), call.name)
 
 
-def _sample(deployment: Deployment) -> str:
-    """Arguments for a first inspection: the last line of run() and the sample beside it."""
+def _example_arguments(deployment: Deployment) -> str:
+    """Arguments for a first inspection: the last line of run() and the sample request next to the script."""
     import shlex
 
     from ..paths import shown
-    from ._inspection import location, sample_line
+    from ._inspection import quote_location, sample_line
 
     script = deployment.settings.score_script
     described = deployment.described
     if described is not None and (described.code is None or described.routes is not None):
-        # The program's own, or the image's.
+        # The scoring code is this program's, or it is in the image.
         return ""
     sample = script.parent / "sample.json"
     line = sample_line(script)
     if line is None:
         return ""
     request = shlex.quote(str(shown(sample))) if sample.exists() else "YOUR.json"
-    return f"{location(script.name, line)} --request {request}"
+    return f"{quote_location(script.name, line)} --request {request}"

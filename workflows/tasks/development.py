@@ -1,4 +1,4 @@
-"""Working on the program itself: not part of the namespace that other projects import."""
+"""Tasks for developing this program. They are not part of the namespace that other projects import."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from invoke import Collection, Exit
 from ..errors import UserError
 from ._command import Command, command
 
-#: One editor in one browser: one test after the other.
+#: The tests of the editor, which run one after the other, since there is one editor in one browser.
 EDITOR = ("tests/e2e/test_editor.py",)
-#: Everything else: several at once. Whatever a test makes in the engine is told from what others make there.
+#: All other tests, which run in parallel. Labels distinguish what each test creates in the engine.
 OTHERS = ("tests",)
-#: What needs neither engine nor editor.
+#: Tests that need neither engine nor editor.
 QUICK = ("tests/unit", "tests/hostile")
-#: How many failed tests are run a second time, alone; more of them have a cause in common.
-ONCE_MORE = 5
+#: The most failed tests that are run again, alone. If more fail, they probably have a common cause.
+RERUN_AT_MOST = 5
 
 
-def _needs(package: str) -> None:
+def _require(package: str) -> None:
     import importlib.util
 
     if importlib.util.find_spec(package) is None:
         raise UserError(f"{package} is not installed here.", "First: pip install -e '.[test]'")
 
 
-def _several() -> list[str]:
-    """What has pytest run several tests at once: two for each core, since most of them wait for processes."""
+def _parallel_options() -> list[str]:
+    """The options for parallel tests: two for each core, since most tests wait for processes."""
     import os
 
-    # Each begins with a part of its own, and takes over from others when that is done.
+    # worksteal: each worker has a part of the tests, and takes over tests of others when it is done.
     return ["-n", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal"]
 
 
-def _code(call: Command, *arguments: str, **environ: str) -> int:
+def _run_module(call: Command, *arguments: str, **environ: str) -> int:
     import os
 
     command = [sys.executable, "-m", *arguments]
@@ -45,17 +45,17 @@ def _code(call: Command, *arguments: str, **environ: str) -> int:
 
 
 def _python(call: Command, *arguments: str, **environ: str) -> None:
-    code = _code(call, *arguments, **environ)
+    code = _run_module(call, *arguments, **environ)
     if code:
         raise Exit(code=code)
 
 
-def _at_once(call: Command, record: Path) -> list[int]:
-    """Run the tests of the editor one after the other, and all others beside them, several at once.
+def _run_in_parallel(call: Command, record: Path) -> list[int]:
+    """Run the tests of the editor one after the other, and at the same time all others in parallel.
 
     Args:
         call: The command.
-        record: A folder in which pytest notes what has failed.
+        record: A folder in which pytest records what has failed.
 
     Returns:
         The exit codes.
@@ -63,51 +63,53 @@ def _at_once(call: Command, record: Path) -> list[int]:
     import tempfile
 
     ignored = [f"--ignore={path}" for path in EDITOR]
-    with tempfile.TemporaryFile() as said:
-        beside = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *_noting(record / "editor"), *EDITOR],
+    with tempfile.TemporaryFile() as editor_output:
+        editor_run = subprocess.Popen(
+            [sys.executable, "-m", "pytest", *_cache_option(record / "editor"), *EDITOR],
             cwd=call.project,
             stdin=subprocess.DEVNULL,
-            stdout=said,
+            stdout=editor_output,
             stderr=subprocess.STDOUT,
         )
         try:
-            code = _code(call, "pytest", *_noting(record / "others"), *_several(), *OTHERS, *ignored)
+            code = _run_module(
+                call, "pytest", *_cache_option(record / "others"), *_parallel_options(), *OTHERS, *ignored
+            )
         finally:
-            # Ctrl-C reaches it, too, and what it has begun is ended.
-            beside.wait()
-            said.seek(0)
-            call.console.line(said.read().decode(errors="replace"))
-    return [code, beside.returncode]
+            # Ctrl-C reaches this process, too, which then ends what it has started.
+            editor_run.wait()
+            editor_output.seek(0)
+            call.console.line(editor_output.read().decode(errors="replace"))
+    return [code, editor_run.returncode]
 
 
-def _noting(folder: Path) -> list[str]:
-    """What has a run of pytest keep its notes apart from those of the run beside it."""
+def _cache_option(folder: Path) -> list[str]:
+    """The option with which a run of pytest keeps its record separate from that of the parallel run."""
     return ["-o", f"cache_dir={folder}"]
 
 
-def failed_in(record: Path) -> list[str]:
-    """The names of the tests that the runs of pytest which kept their notes below a folder have seen fail."""
+def read_failures(record: Path) -> list[str]:
+    """The names of the tests that have failed, from pytest's records below a folder."""
     import json
 
     notes = sorted(record.rglob("v/cache/lastfailed"))
     return [name for note in notes for name in json.loads(note.read_text(encoding="utf-8"))]
 
 
-def _whole(call: Command) -> int:
-    """Run all tests, and once more alone the few that failed beside others; the exit code."""
+def _run_all(call: Command) -> int:
+    """Run all tests, run the few failed ones again alone, and return the exit code."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder)
-        codes = _at_once(call, record)
-        failed = failed_in(record)
-    # 1: some tests failed. Anything else is no matter of single tests.
-    if not any(codes) or set(codes) - {0, 1} or not 0 < len(failed) <= ONCE_MORE:
-        # A run that a signal has ended has a negative code.
+        codes = _run_in_parallel(call, record)
+        failed = read_failures(record)
+    # 1 means that tests have failed; other codes are errors of pytest itself.
+    if not any(codes) or set(codes) - {0, 1} or not 0 < len(failed) <= RERUN_AT_MOST:
+        # The code is negative if a signal has ended the run.
         return next((code for code in codes if code), 0)
     call.console.line(f"\nOnce more, alone, since a busy machine may be the cause: {len(failed)} of the tests")
-    code = _code(call, "pytest", *failed)
+    code = _run_module(call, "pytest", *failed)
     if code == 0:
         call.console.line("\nThese failed beside others and passed alone. They need a look:")
         for name in failed:
@@ -122,20 +124,20 @@ def _whole(call: Command) -> int:
 )
 def test(call: Command, quick: bool = False) -> None:
     """Run the tests, several at once; `-- ARGUMENTS` are handed to pytest instead."""
-    _needs("pytest")
-    _needs("xdist")
+    _require("pytest")
+    _require("xdist")
     if call.remainder():
         _python(call, "pytest", *call.remainder())
     elif quick:
-        _python(call, "pytest", *_several(), *QUICK, AZUREML_DEBUG_TEST_QUICK="1")
-    elif code := _whole(call):
+        _python(call, "pytest", *_parallel_options(), *QUICK, AZUREML_DEBUG_TEST_QUICK="1")
+    elif code := _run_all(call):
         raise Exit(code=code)
 
 
 @command(help={"fix": "Mend what can be mended."})
 def lint(call: Command, fix: bool = False) -> None:
     """Check style and types."""
-    _needs("ruff")
+    _require("ruff")
     _python(call, "ruff", "check", *(["--fix"] if fix else []), ".")
     _python(call, "ruff", "format", *([] if fix else ["--check"]), ".")
     _python(call, "mypy")
@@ -154,14 +156,14 @@ def docs(call: Command) -> None:
     call.console.line(f"docs/reference.md {'written' if stale else 'unchanged'}")
 
 
-#: With these, Invoke lists tasks.
+#: Flags with which Invoke lists tasks.
 _LISTING = frozenset(("--list", "-l", "--complete"))
 
 
 def add_to(namespace: Collection, bench: ModuleType) -> None:
-    """Add the tasks for developing, in a collection of their own.
+    """Add the tasks for developing as the collection ``dev``.
 
-    They are known by their short names, too (`inv test`, `inv bench.pipeline`), which no list shows.
+    They also work under their short names (`inv test`, `inv bench.pipeline`), which lists do not show.
 
     Args:
         namespace: The tasks of this clone.

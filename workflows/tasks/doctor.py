@@ -1,4 +1,4 @@
-"""A look at all that the program stands on."""
+"""The task ``doctor``: checks everything that the program needs."""
 
 from __future__ import annotations
 

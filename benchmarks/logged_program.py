@@ -1,6 +1,6 @@
-"""What inspections.py looks at: `python passed.py FILE` begins debugpy, writes its port there, and passes a line.
+"""The program that inspections.py inspects: `python logged_program.py FILE` starts debugpy and writes its port to FILE.
 
-It passes the line as often as each line of standard input says.
+For each number on standard input, it runs the marked line that many times.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import sys
 
 
 def work(number: int) -> int:
-    """Where the values are logged, and the stop is."""
+    """The function with the marked line."""
     double = number * 2
     return double + 1  # LINE work
 
 
 def main(file: str) -> None:
-    """Listen, and do as one is told."""
+    """Start debugpy, and run the line as often as standard input says."""
     import debugpy
 
     _host, port = debugpy.listen(("127.0.0.1", 0))
