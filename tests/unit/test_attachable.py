@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from workflows.errors import UserError
-from workflows.flows.step_looks import _see_alive
-from workflows.flows.watching import again, again_on_what_was_left
+from workflows.flows.run_failures import rerun_command, rerun_command_from_run
+from workflows.flows.step_inspection import _check_ended
 from workflows.runs import attachable
 from workflows.runs import record as records
 from workflows.runs.record import RUNNING, RunRecord, StepRecord
@@ -48,7 +48,7 @@ def test_a_step_that_has_come_to_its_end_while_it_was_looked_at_is_told_so(tmp_p
     run = RunRecord("a-1-abc", 1, "pipeline", "a", folder, tmp_path, "process", steps=[step])
     records.save(run)
     with pytest.raises(UserError, match=f"train has ended: {status}") as caught:
-        _see_alive(run, "train")
+        _check_ended(run, "train")
     assert "inv pipeline.debug --step train" in caught.value.remedy
 
 
@@ -71,8 +71,8 @@ def test_a_visit_that_was_over_before_its_hold_has_said_so_is_over(tmp_path: Pat
 
 def test_a_batch_deployment_is_debugged_again_by_its_own_command(tmp_path: Path) -> None:
     run = RunRecord("a-1-abc", 1, "pipeline", "a", tmp_path, tmp_path, "process")
-    assert again(run, "s") == "inv pipeline.debug --step s"
-    assert again(replace(run, options="--deployment b.yml --data d"), "s") == (
+    assert rerun_command(run, "s") == "inv pipeline.debug --step s"
+    assert rerun_command(replace(run, options="--deployment b.yml --data d"), "s") == (
         "inv deploy.debug --deployment b.yml --data d"
     )
 
@@ -80,8 +80,8 @@ def test_a_batch_deployment_is_debugged_again_by_its_own_command(tmp_path: Path)
 def test_a_failed_step_is_run_again_on_what_the_steps_before_it_left(tmp_path: Path) -> None:
     failed = StepRecord(name="train", run_id="", status="Failed")
     run = RunRecord("a-2-abc", 2, "pipeline", "a", tmp_path, tmp_path, "process", steps=[failed])
-    assert again_on_what_was_left(run, "train") == "inv pipeline.debug --step train"
+    assert rerun_command_from_run(run, "train") == "inv pipeline.debug --step train"
     run.steps.insert(0, StepRecord(name="prepare", run_id="", status="Completed"))
-    assert again_on_what_was_left(run, "train") == "inv pipeline.debug --step train --from-run 2"
+    assert rerun_command_from_run(run, "train") == "inv pipeline.debug --step train --from-run 2"
     going_on = replace(run, options="--from-run a-1-abc")
-    assert again_on_what_was_left(going_on, "train") == "inv pipeline.debug --from-run a-1-abc --step train"
+    assert rerun_command_from_run(going_on, "train") == "inv pipeline.debug --from-run a-1-abc --step train"

@@ -30,7 +30,7 @@ EXCEPTIONS = {
     # An input, a model or an environment may be named by what a workspace calls it.
     ("environments.references", "azureml.named_assets"),
     ("environments.references", "engines.docker_contexts"),
-    ("deployments.variables", "flows.variables"),
+    ("deployments.variables", "flows.service_variables"),
     # How bytes are forwarded is the same from a container, from a node of a workspace and from another machine.
     ("forwarder", "azureml.forwarding"),
     ("forwarder", "remote.forwarding"),

@@ -357,7 +357,7 @@ def test_a_plan_of_a_run_that_is_over_keeps_references_and_no_literal_secret(
 def test_what_a_program_says_of_the_secrets_that_its_definition_gives_is_shown_without_them(
     tmp_path: Path, _nothing_known: Callable[[], None], capsys: pytest.CaptureFixture[str], over: bool
 ) -> None:
-    from workflows.flows import watching
+    from workflows.flows import run_failures, watching
     from workflows.runs import attachable
     from workflows.tasks._runs import remark
 
@@ -375,7 +375,7 @@ def test_what_a_program_says_of_the_secrets_that_its_definition_gives_is_shown_w
     console.line(remark(found, ""))
     console.result({"endpoints": [one.as_json() for one in found]})
     _nothing_known()
-    error = watching.step_failed(seen, seen.steps[0])
+    error = run_failures.step_failed(seen, seen.steps[0])
     show_error(str(error), error.details)
     out, err = capsys.readouterr()
     assert not [secret for secret in GIVEN if secret in out + err]

@@ -19,7 +19,7 @@ from workflows.debuggee.azureml_debuggee.stack_requests import is_request
 from workflows.debugger import stacks
 from workflows.debugger.stack_groups import Group, ProcessStacks, format_ranges, group_alike, group_values
 from workflows.errors import BadValue, UserError
-from workflows.flows.stacks import look as look_at
+from workflows.flows.stacks import read_stacks as look_at
 from workflows.models import DebugEndpoint, PathMapping
 from workflows.tasks import _stacks
 from workflows.tasks._stacks import show

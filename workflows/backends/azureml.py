@@ -150,7 +150,7 @@ class AzureBackend:
                 error = wrong
             shown.text = f"{show(settings.pipeline_file)}"
         if wanted.taken is not None and loaded is not None:
-            wanted.taken.say(self._console, loaded.whole, loaded)
+            wanted.taken.print_changes(self._console, loaded.whole, loaded)
         return describe_dry_run(settings.pipeline_file, loaded, error, debug, settings)
 
     def submit(

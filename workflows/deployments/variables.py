@@ -20,7 +20,7 @@ def read_variables(problems: Problems, value: Value | None) -> dict[str, str]:
         problems: Where what is wrong is noted.
         value: The field.
     """
-    from ..flows.variables import problem
+    from ..flows.service_variables import name_problem
 
     if value is None:
         return {}
@@ -30,7 +30,7 @@ def read_variables(problems: Problems, value: Value | None) -> dict[str, str]:
         return {}
     found: dict[str, str] = {}
     for name, one in value.data.items():
-        wrong = problem(name)
+        wrong = name_problem(name)
         if wrong:
             problems.add(one, f"`{name}` of `environment_variables`: {wrong}.", "Rename it, or take it out.")
         elif isinstance(one.data, (dict, list)):

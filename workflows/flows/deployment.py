@@ -14,11 +14,11 @@ from ..interrupts import uninterrupted
 from ..models import ImageRef, Service, ServiceSpec
 from ..paths import shown
 from ..private import make_folder, open_file
-from . import copies, entry, failed_requests, inference, serving, variables
-from .answers import Ready
-from .examples import say_example
+from . import copied_packages, entry_checks, failed_requests, inference, service_variables, serving
+from .examples import note_example
+from .existing_service import ExistingService
 from .inference import REQUIRED as REQUIRED
-from .present import Present
+from .service_requests import Ready
 from .specification import Specification, root_of, serving_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _NAMES = 10
 
 
 @dataclass
-class Deployment(Present):
+class Deployment(ExistingService):
     """The steps, on one project's settings. Each can be done alone; `debug` chains them.
 
     Attributes:
@@ -81,22 +81,24 @@ class Deployment(Present):
         with self.console.step("build") as step:
             environment = self.environment
             if self.source is not None:
-                entry.check(self.settings)
+                entry_checks.check_entry_script(self.settings)
                 image = self._packaging().build(self._docker(), self.definition(), step)
                 step.text = f"{image.name} ({'reused' if image.reused else 'packaged by Azure ML'})"
-                return self._noted(image)
+                return self._print_notes(image)
             engine = self.engine
             built = inference.built(environment, self.settings, self.described, engine, step.detail_sometimes)
             image, self._environment = built
             if self._environment.definition is not None:
-                image = replace(image, notes=(*image.notes, *copies.notes(self._environment.definition, image)))
+                image = replace(
+                    image, notes=(*image.notes, *copied_packages.notes_on_copies(self._environment.definition, image))
+                )
             environment_uses.record_use(self.settings.project, f"inference {engine.name}", image.digest)
             word = "reused" if image.reused else "built"
             what = image.name if engine.name == "docker" else f"environment {image.digest[:12]}"
             step.text = f"{what} ({word})"
-        return self._noted(image)
+        return self._print_notes(image)
 
-    def _noted(self, image: ImageRef) -> ImageRef:
+    def _print_notes(self, image: ImageRef) -> ImageRef:
         for note in image.notes:
             self.console.line(f"  note: {note}")
         return image
@@ -135,17 +137,17 @@ class Deployment(Present):
         """Make the container; a service of this project that still runs is replaced."""
         settings = self.settings
         with self.console.step("run") as step:
-            self._check()
+            self._check_files()
             image = image or self._tagged()
             own = sessions.load(settings.project)
             notes: list[str] = []
             if own is None:
                 # A service whose file was deleted under it, by `git clean` for one.
                 self._remove_leftovers()
-            spec = self._specification().made(image, own, notes)
+            spec = self._specification().make_specification(image, own, notes)
             if own is not None:
                 self._replaced = own
-            with self._told_what_is_gone():
+            with self._report_ended_service():
                 if own is not None:
                     self._replace(own)
                     notes.append("replaced the one before")
@@ -224,16 +226,16 @@ class Deployment(Present):
         """The whole chain; on any failure what it started is taken away again."""
         from ..debugger.launch_json import check_launch_json
 
-        say_example(self.settings, self.console, "score_script", "score.py")
-        self._check()
+        note_example(self.settings, self.console, "score_script", "score.py")
+        self._check_files()
         # Before a build of minutes.
-        variables.named(self.settings, self.env)
+        service_variables.collect_variables(self.settings, self.env)
         check_launch_json(self.settings.project)
         self.tag(image := self.build())
         before = sessions.load(self.settings.project)
-        self._look_first(before, image)
+        self._check_before_replacing(before, image)
         try:
-            with self._told_what_is_gone():
+            with self._report_ended_service():
                 ready = self.runsvdir(self.run(image), f"inv {report.typed_command()}")
                 self.attach_config()
         except BaseException:
@@ -284,13 +286,13 @@ class Deployment(Present):
         """Put the edited score.py into the running service."""
         with self.console.step("reload") as step:
             first = "First: inv deploy.debug"
-            service = self._known(first)
+            service = self._load_service(first)
             # Where a service's processes end with it, a reload starts them again.
             if service.engine != "process" or not service.started:
                 service = self._started(first)
             if not service.by_itself:
-                self._see_links(service)
-                entry.look(service, self._engine_of(service), serving.RELOAD)
+                self._check_links(service)
+                entry_checks.check_loadable(service, self._engine_of(service), serving.RELOAD)
             ready = serving.reload(service, self._engine_of(service), step)
             step.text = ready.text
         if ready.note:
@@ -299,9 +301,9 @@ class Deployment(Present):
             self.console.line(
                 "  note: its code is in the image, and that was started again: inv deploy.debug takes an edit"
             )
-        self._say_not_reloaded(service)
+        self._note_not_reloaded(service)
 
-    def _say_not_reloaded(self, service: Service) -> None:
+    def _note_not_reloaded(self, service: Service) -> None:
         """Name the packages that have changed and that the environment has copies of: a reload leaves those."""
         try:
             definition = self.definition()
@@ -310,7 +312,7 @@ class Deployment(Present):
             return
         changed = [
             str(shown(item.local))
-            for item in copies.copied(definition, service.engine, [*service.links])
+            for item in copied_packages.find_copied_packages(definition, service.engine, [*service.links])
             if any(path.stat().st_mtime > service.created for _, path in local_files(item.local))
         ]
         if changed:
@@ -318,7 +320,7 @@ class Deployment(Present):
                 f"  note: {', '.join(changed)} has changed, and the service has a copy: inv deploy.debug takes the edit"
             )
 
-    def _see_links(self, service: Service) -> None:
+    def _check_links(self, service: Service) -> None:
         """See that a container has what links lead to that were made, or changed, since it was."""
         from ..engines.links import find_missing_path
 
@@ -332,10 +334,10 @@ class Deployment(Present):
 
     # Parts of steps
 
-    def _check(self) -> None:
+    def _check_files(self) -> None:
         """See that the person's own files are there; an image that serves by itself has its script."""
         if self.described is None or self.described.routes is None:
-            entry.check(self.settings)
+            entry_checks.check_entry_script(self.settings)
 
     def _specification(self) -> Specification:
         settings, console = self.settings, self.console
@@ -350,7 +352,7 @@ class Deployment(Present):
         # Those of a service that nothing tells of any more.
         shutil.rmtree(announce / failed_requests.FOLDER, ignore_errors=True)
         try:
-            service = self._made(spec, notes)
+            service = self._create_container(spec, notes)
             sessions.save(service)
         except BaseException:
             # Ctrl-C may come before the container's id has.
@@ -358,7 +360,7 @@ class Deployment(Present):
             raise
         return service
 
-    def _made(self, spec: ServiceSpec, notes: list[str]) -> Service:
+    def _create_container(self, spec: ServiceSpec, notes: list[str]) -> Service:
         from ..engines import ports
 
         for _ in range(_NAMES):
@@ -375,11 +377,11 @@ class Deployment(Present):
                 spec = replace(spec, scoring_port=port) if scoring else replace(spec, debug_port=port)
         return self.engine.create(spec)
 
-    def _look_first(self, service: Service | None, image: ImageRef) -> None:
+    def _check_before_replacing(self, service: Service | None, image: ImageRef) -> None:
         """Before a running service is replaced: see that the script could be loaded, where its Python can tell."""
         if service is None or (service.engine, service.digest) != (image.engine, image.digest) or service.by_itself:
             return
         if service.started and service.score_script == self.settings.score_script:
             engine = self._engine_of(service)
             if engine.is_alive(service):
-                entry.look(service, engine, f"inv {report.typed_command()}")
+                entry_checks.check_loadable(service, engine, f"inv {report.typed_command()}")

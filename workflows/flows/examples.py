@@ -7,7 +7,7 @@ from ..settings import Settings
 from ..settings_table import BY_FIELD
 
 
-def say_example(settings: Settings, console: Console, field: str, usual: str) -> None:
+def note_example(settings: Settings, console: Console, field: str, usual: str) -> None:
     """Say so where a project's own file is not named, and the example that comes with the program is used.
 
     Args:

@@ -5,14 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import shutil
-import signal
 import subprocess
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import engines, environment_uses
@@ -20,7 +16,6 @@ from ..backends.base import DebugRequest
 from ..console import Console
 from ..engines import reservations
 from ..engines.base import Engine
-from ..engines.work_folder import RUN_FOLDERS
 from ..environments.references import ResolvedEnvironment
 from ..errors import UserError
 from ..experiments import catalog
@@ -40,8 +35,11 @@ from ..runs.plan import Plan, PlannedDebug
 from ..runs.record import RunRecord
 from ..runs.warm_runner import waiting_runner
 from ..settings import Settings
-from .step_looks import StepLook, inspect_step
-from .watching import StepFailed, StillWaiting, Watching, attach, check_rank, launch_json, until_open
+from .experiment_outputs import control_log
+from .experiment_start import check_canceled, interrupt_when_canceled, record_failed_start
+from .run_failures import StepFailed
+from .step_inspection import StepInspection, inspect_step
+from .watching import StillWaiting, Watching, attach, check_rank, launch_json, until_open
 
 if TYPE_CHECKING:
     from ..debugger.inspect_places import Report
@@ -56,7 +54,7 @@ CANCEL_SECONDS = 15.0
 #: Seconds for a debugger that has just left to be known as gone.
 LEFT_SECONDS = 3.0
 #: Seconds between two looks at whether a run is to be canceled while its environment is built.
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 #: Runs that are listed unless all are asked for.
 LISTED_RUNS = 10
 
@@ -85,9 +83,9 @@ class ExperimentFlow:
     def create(self, name: str) -> None:
         """Make an experiment."""
         catalog.create(self.settings.project, name)
-        self._say_created(name)
+        self._report_created(name)
 
-    def _say_created(self, name: str) -> None:
+    def _report_created(self, name: str) -> None:
         with self.console.step("create") as step:
             step.text = f"experiment {name}"
 
@@ -117,10 +115,10 @@ class ExperimentFlow:
 
             check_launch_json(self.settings.project)
             self._check_session(name)
-        with self._undone(name, options):
+        with self._restore_configuration_on_failure(name, options):
             run = self.workspace.submit(name, options, debug)
         if created:
-            self._say_created(name)
+            self._report_created(name)
         return run
 
     def _submit(
@@ -131,17 +129,17 @@ class ExperimentFlow:
         waiting: subprocess.Popen[bytes],
         created: bool,
     ) -> RunRecord:
-        with self._undone(name, options):
-            run, work, engine = self._prepared(name, options, debug)
+        with self._restore_configuration_on_failure(name, options):
+            run, work, engine = self._prepare_run(name, options, debug)
         if created:
-            self._say_created(name)
+            self._report_created(name)
         started = False
         try:
-            with _canceled_from_outside(run):
+            with interrupt_when_canceled(run):
                 image = self._build(run, work.environment, engine)
             with self.console.step("run") as step, uninterrupted():
                 # From here on the runner is what sees to a cancel.
-                _see_canceled(run)
+                check_canceled(run)
                 run.status = records.NOT_STARTED
                 submission.start(run, self._plan(run, work, image, debug), waiting)
                 started = True
@@ -151,12 +149,12 @@ class ExperimentFlow:
                 if started:
                     self.cancel(run)
                 else:
-                    _end_failed(run, error)
+                    record_failed_start(run, error)
             raise
         return run
 
     @contextlib.contextmanager
-    def _undone(self, name: str, options: RunOptions) -> Iterator[None]:
+    def _restore_configuration_on_failure(self, name: str, options: RunOptions) -> Iterator[None]:
         """Have the run configuration as it was where no run can be made of it."""
         path = catalog.runconfig_path(self.settings.project, name)
         folder_was, file_was = path.parent.is_dir(), path.exists()
@@ -180,11 +178,11 @@ class ExperimentFlow:
 
         A job's file says all that an experiment has to know: one that is not there yet is made for it.
         """
-        with self._made(name) if options.job is not None else contextlib.nullcontext(False) as made:
+        with self._create_if_missing(name) if options.job is not None else contextlib.nullcontext(False) as made:
             return self.submit(name, options, None, created=made)
 
     @contextlib.contextmanager
-    def _made(self, name: str) -> Iterator[bool]:
+    def _create_if_missing(self, name: str) -> Iterator[bool]:
         """Make an experiment that is not there yet; the value tells. It is not kept where its run cannot begin."""
         project = self.settings.project
         made = not catalog.exists(project, name)
@@ -203,7 +201,7 @@ class ExperimentFlow:
         What Ctrl-C or a silent script leaves behind is ended.
         """
         before = launch_json(self.settings.project)
-        with self._made(name) as made:
+        with self._create_if_missing(name) as made:
             run = self.submit(name, options, request, created=made)
         try:
             found = self.tail_log(run)
@@ -253,7 +251,7 @@ class ExperimentFlow:
         """End a run at once, wherever it stands."""
         return self.workspace.backend.cancel(run) if run.in_workspace else store.cancel(run, CANCEL_SECONDS)
 
-    def in_workspace(self, run: RunRecord) -> dict[str, str]:
+    def workspace_details(self, run: RunRecord) -> dict[str, str]:
         """What there is to say of where a run is in the workspace, by title; nothing where it is on this machine."""
         if not run.in_workspace:
             return {}
@@ -265,7 +263,7 @@ class ExperimentFlow:
             found["state"] = f"{step.phases[-1][0]}{f' ({step.waits_for})' if step.waits_for else ''}"
         return found
 
-    def not_logged(self, run: RunRecord) -> str:
+    def why_metrics_incomplete(self, run: RunRecord) -> str:
         """Why the metrics of a run in a workspace are not known here, or not all; empty where they are."""
         if not run.in_workspace:
             return ""
@@ -276,12 +274,12 @@ class ExperimentFlow:
         except OSError:
             return ""
 
-    def bring_outputs(self, run: RunRecord) -> dict[str, str]:
+    def fetch_outputs(self, run: RunRecord) -> dict[str, str]:
         """Have what a run has written in its folder; see :meth:`.WorkspaceRuns.bring_outputs`."""
-        return self.workspace.bring_outputs(run) if run.in_workspace else {}
+        return self.workspace.fetch_outputs(run) if run.in_workspace else {}
 
-    def inspect(self, run: RunRecord, look: StepLook, tell: Report) -> dict[str, Any]:
-        """Look at lines of the script, or at where it holds; see :func:`.step_looks.inspect_step`."""
+    def inspect(self, run: RunRecord, look: StepInspection, tell: Report) -> dict[str, Any]:
+        """Look at lines of the script, or at where it holds; see :func:`.step_inspection.inspect_step`."""
         return inspect_step(self._watching, run, replace(look, step=run.steps[0]), tell)
 
     def snapshots(self, run: RunRecord) -> Found:
@@ -290,11 +288,11 @@ class ExperimentFlow:
         Raises:
             UserError: There are none; it says why.
         """
-        from .snapshots import of_run
+        from .snapshots import snapshots_of_run
 
         if run.in_workspace:
-            return of_run(run, None, self.workspace.backend.fetch_snapshots)
-        return of_run(run, None)
+            return snapshots_of_run(run, None, self.workspace.backend.fetch_snapshots)
+        return snapshots_of_run(run, None)
 
     def listing(self, every: bool) -> tuple[dict[str, int], list[RunRecord]]:
         """The experiments with the number of their runs, and the latest runs (or every one)."""
@@ -309,7 +307,9 @@ class ExperimentFlow:
     def _watching(self) -> Watching:
         return Watching(self.console, self.refresh, self.settings.debug_timeout)
 
-    def _prepared(self, name: str, options: RunOptions, debug: DebugRequest | None) -> tuple[RunRecord, Work, Engine]:
+    def _prepare_run(
+        self, name: str, options: RunOptions, debug: DebugRequest | None
+    ) -> tuple[RunRecord, Work, Engine]:
         """A run whose environment is to be built, with this process as its runner."""
         project = self.settings.project
 
@@ -386,13 +386,13 @@ class ExperimentFlow:
     def _check_session(self, name: str) -> None:
         """See that no other run of the experiment is being debugged."""
         run = self.session(name)
-        if run is not None and not self._let_go(run):
+        if run is not None and not self._debugger_has_left(run):
             raise UserError(
                 f"{name} is being debugged already, in its run {run.run_id}.",
                 f"Let it end, or: inv experiment.cancel --run {run.number}",
             )
 
-    def _let_go(self, run: RunRecord) -> bool:
+    def _debugger_has_left(self, run: RunRecord) -> bool:
         """Whether a run's debugger has left it, as an inspection does: it comes to its end by itself.
 
         That it has left is announced a moment after it has.
@@ -408,7 +408,7 @@ class ExperimentFlow:
                 return True
             if attachable.ATTACHED not in states:
                 return False
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         return False
 
     def session(self, name: str) -> RunRecord | None:
@@ -495,151 +495,11 @@ class ExperimentFlow:
         return image
 
 
-def control_log(run: RunRecord) -> Path:
-    """The log of the build, where Azure has it."""
-    if run.in_workspace:
-        return run.build_log(run.steps[0])
-    return run.folder / "azureml-logs" / "60_control_log.txt"
-
-
-def outputs(run: RunRecord) -> list[tuple[str, Path]]:
-    """What a run's script has written: each file's name in the run, and where it lies."""
-    from ..experiments.mlflow_reader import artifacts
-
-    places = [*((name, run.folder / name) for name in RUN_FOLDERS), *artifacts(run.folder, run.run_id)]
-    return [(f"{name}/{path.relative_to(place).as_posix()}", path) for name, place in places for path in _files(place)]
-
-
-def _files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """The files below a folder and the folders that it links to; a link that leads back is listed itself."""
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
-        return
-    above = (*above, Path(os.path.realpath(folder)))
-    below = []
-    for entry in entries:
-        path = Path(entry.path)
-        real = Path(os.path.realpath(path))
-        if path.is_dir() and not (path.is_symlink() and any(one.is_relative_to(real) for one in above)):
-            below.append(path)
-        else:
-            yield path
-    for path in below:
-        yield from _files(path, above)
-
-
-def find_output(run: RunRecord, wanted: str) -> Path:
-    """A file that a run's script has written, by its name in the run or below ``outputs`` or ``artifacts``.
-
-    Raises:
-        UserError: There is none.
-    """
-    found = dict(outputs(run))
-    for name in (wanted, f"outputs/{wanted}", f"artifacts/{wanted}"):
-        if name in found:
-            return found[name]
-    there = ", ".join(list(found)[:10]) or "none"
-    raise UserError(f"The run {run.run_id} has no file {wanted}.", f"Those there are: {there}")
-
-
-def copy_outputs(run: RunRecord, folder: Path) -> int:
-    """Copy what a run's script has written; the number of files.
-
-    Raises:
-        UserError: One of them is there already, or cannot be written. Nothing is overwritten.
-    """
-    found = outputs(run)
-    try:
-        _copy_all(found, folder)
-    except FileExistsError as error:
-        raise UserError(f"{shown(folder)} is not a folder.", "Name a folder, new or there.") from error
-    except (OSError, shutil.Error) as error:
-        place = getattr(error, "filename", None) or folder
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{place} cannot be copied: {reason}.", "Check it, or name another folder.") from error
-    return len(found)
-
-
-def _copy_all(found: Sequence[tuple[str, Path]], folder: Path) -> None:
-    there = [name for name, _path in found if (folder / name).exists() or (folder / name).is_symlink()]
-    if there:
-        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-        raise UserError(f"{shown(folder / there[0])}{more} is there already.", "Copy into another folder.")
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(str(folder))
-    for name, path in found:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        if path.is_symlink():
-            # As it is: what it leads to may not be there, or lie outside.
-            (folder / name).symlink_to(os.readlink(path))
-        elif path.is_file():
-            shutil.copy2(path, folder / name)
-
-
 def rank_count(config: RunConfig) -> int:
     """How many processes a run of it is, over all nodes."""
     return config.processes * config.node_count if config.distribution else 1
 
 
-def _end_failed(run: RunRecord, error: BaseException) -> None:
-    """Record what became of a run that did not get to its script."""
-    reservations.release([port for step in run.steps for port in step.ports.values()])
-    # Where nothing can be written, the run is found to have no runner, which says enough.
-    with contextlib.suppress(OSError):
-        if isinstance(error, (KeyboardInterrupt, Canceled)):
-            store.close(run, records.CANCELED, "before its script was started")
-        else:
-            reason = error.problem if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            store.close(run, records.FAILED, reason)
-
-
-class Canceled(UserError):
-    """Another command has asked for the run's end."""
-
-
-def _see_canceled(run: RunRecord) -> None:
-    if (run.folder / "cancel").exists():
-        again = f"inv experiment.{'debug' if run.debugged else 'run'} {run.name}"
-        raise Canceled(f"The run {run.run_id} was canceled.", f"Start it again: {again}")
-
-
-@contextlib.contextmanager
-def _canceled_from_outside(run: RunRecord) -> Iterator[None]:
-    """End this command's work where another one asks for the run's end."""
-    over = threading.Event()
-    main = threading.main_thread().ident
-
-    def look() -> None:
-        while not over.wait(LOOK_SECONDS):
-            if (run.folder / "cancel").exists():
-                # Wherever the main thread is, it takes away what it has begun.
-                if hasattr(signal, "pthread_kill") and main is not None:
-                    signal.pthread_kill(main, signal.SIGINT)
-                else:
-                    import _thread
-
-                    _thread.interrupt_main()
-                return
-
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN:
-        # As a shell's background job has it.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    thread = threading.Thread(target=look, name="cancel", daemon=True)
-    thread.start()
-    try:
-        yield
-    except KeyboardInterrupt:
-        _see_canceled(run)
-        raise
-    finally:
-        over.set()
-        thread.join()
-        if before is signal.SIG_IGN:
-            signal.signal(signal.SIGINT, before)
-
-
-def took(run: RunRecord) -> float:
+def run_seconds(run: RunRecord) -> float:
     """Seconds from a run's start to its end, or until now."""
     return run.seconds

@@ -69,11 +69,11 @@ class WorkspaceRuns:
 
             (step,) = job.steps
             check_rank(debug.rank, step.ranks if step.ranks > 1 else count_started_ranks(step.command), "the run has")
-        run = self.backend.submit(job, debug, self._typed(options))
+        run = self.backend.submit(job, debug, self._rerun_options(options))
         catalog.record_run(self.settings.project, name, run.folder.name if debug is not None else None)
         return run
 
-    def bring_outputs(self, run: RunRecord) -> dict[str, str]:
+    def fetch_outputs(self, run: RunRecord) -> dict[str, str]:
         """Bring what a run has written to `outputs` and `logs` into its folder; once it is over, only the first time.
 
         Returns:
@@ -135,7 +135,7 @@ class WorkspaceRuns:
 
         return self.backend.loaded(file, load)
 
-    def _typed(self, options: RunOptions) -> str:
+    def _rerun_options(self, options: RunOptions) -> str:
         """What to type, besides the experiment's name, to run it there again."""
         words: list[str] = []
         for flag in _FLAGS:

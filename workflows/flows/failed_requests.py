@@ -19,7 +19,7 @@ from .request import Request
 FOLDER = "requests"
 #: Of each body the debuggee keeps so many bytes.
 MOST_BYTES = 10 * 1000 * 1000
-LISTED = "inv deploy.requests"
+LIST_COMMAND = "inv deploy.requests"
 
 
 @dataclass(frozen=True)
@@ -96,19 +96,19 @@ class FailedRequest:
         return f"{self.number:>4}  {when}  {self.method} {self.route}  {self.status}  {size:>10}  {said}{at}"
 
 
-def kept(service: Service) -> list[FailedRequest]:
+def list_failed_requests(service: Service) -> list[FailedRequest]:
     """The failed requests that are kept of a service, the oldest first."""
     found = []
     folder = service.events.parent / FOLDER
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
         # One that is just being taken away for a newer one is gone.
-        request = _read(path)
+        request = _read_request(path)
         if request is not None:
             found.append(request)
     return sorted(found, key=lambda one: one.number)
 
 
-def _read(path: Path) -> FailedRequest | None:
+def _read_request(path: Path) -> FailedRequest | None:
     values = read_json(path)
     try:
         assert values is not None
@@ -129,13 +129,13 @@ def _read(path: Path) -> FailedRequest | None:
         return None
 
 
-def chosen(service: Service, number: int | None) -> FailedRequest:
+def find_request(service: Service, number: int | None) -> FailedRequest:
     """A kept request; by default the latest.
 
     Raises:
         UserError: There is none, or none of this number.
     """
-    found = kept(service)
+    found = list_failed_requests(service)
     if not found:
         raise UserError(
             "No request to the service has failed since it was started.", "Post one: --on-error --request FILE"
@@ -145,11 +145,11 @@ def chosen(service: Service, number: int | None) -> FailedRequest:
     one = next((one for one in found if one.number == number), None)
     if one is None:
         numbers = f"{found[0].number} to {found[-1].number}" if found[1:] else str(found[0].number)
-        raise UserError(f"Failed request {number} is not kept; kept: {numbers}.", f"List them: {LISTED}")
+        raise UserError(f"Failed request {number} is not kept; kept: {numbers}.", f"List them: {LIST_COMMAND}")
     return one
 
 
-def again(one: FailedRequest) -> Request:
+def repeat_request(one: FailedRequest) -> Request:
     """The request as it came, to be posted once more.
 
     Raises:
@@ -169,7 +169,8 @@ def again(one: FailedRequest) -> Request:
         body = one.body.read_bytes()
     except OSError as error:
         raise UserError(
-            f"The body of request {one.number} cannot be read: {error.strerror or error}.", f"Choose another: {LISTED}"
+            f"The body of request {one.number} cannot be read: {error.strerror or error}.",
+            f"Choose another: {LIST_COMMAND}",
         ) from error
     return Request(one.method, one.path, body, "", headers=one.headers)
 

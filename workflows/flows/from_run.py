@@ -37,7 +37,7 @@ Outputs = Callable[[RunRecord, Sequence[str]], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
-class Taken:
+class TakenOver:
     """What goes on from an earlier run.
 
     Attributes:
@@ -81,7 +81,7 @@ class Taken:
         more = f" and {len(steps) - _SHOWN} more" if len(steps) > _SHOWN else ""
         return f"Taken over from the run {self.run.run_id}: {names}{more}."
 
-    def see_all_there(self, names: Sequence[str], error: UserError | None) -> None:
+    def check_steps_exist(self, names: Sequence[str], error: UserError | None) -> None:
         """See that the pipeline file still has the steps that are taken over.
 
         Args:
@@ -98,18 +98,18 @@ class Taken:
                 "If it has another name now, give its outputs by that: --skip NAME --input NAME.OUTPUT=PATH",
             )
 
-    def say(self, console: Console, whole: Pipeline | None, pipeline: Pipeline) -> None:
+    def print_changes(self, console: Console, whole: Pipeline | None, pipeline: Pipeline) -> None:
         """Say what is taken over, and what has changed since; see :func:`changes`."""
         console.line(self.line(pipeline))
         for line in changes(self, whole, pipeline):
             console.line(f"  note: {line}")
 
-    def say_environments(self, console: Console, run: RunRecord) -> None:
+    def print_environment_changes(self, console: Console, run: RunRecord) -> None:
         """Say of which steps of a run that has been submitted the environment has changed since."""
         for line in environments_changed(self, run):
             console.line(f"  note: {line}")
 
-    def with_its_code(self, pipeline: Pipeline) -> Pipeline:
+    def with_kept_code(self, pipeline: Pipeline) -> Pipeline:
         """A pipeline whose steps run the code that they had in the earlier run.
 
         Raises:
@@ -137,7 +137,7 @@ class Taken:
 
 def take_over(
     run: RunRecord, wanted: Wanted, outputs_of: Outputs, file: Path | None, *, whole: bool = False, code: bool = False
-) -> Taken:
+) -> TakenOver:
     """Find what of an earlier run can be taken over.
 
     Args:
@@ -158,22 +158,22 @@ def take_over(
         )
     if file is None:
         file = _file_of(run)
-    typed, inherited = _typed(run, wanted, outputs_of)
+    typed, inherited = _merge_typed(run, wanted, outputs_of)
     plan = _plan(run)
-    done = [one for one in plan.steps if run.step(one.name).ended_well and not _is_meant(one.name, wanted.only)]
+    done = [one for one in plan.steps if run.step(one.name).ended_well and not _is_named_by(one.name, wanted.only)]
     if not wanted.only and len(done) == len(plan.steps):
         raise UserError(
             f"Every step of the run {run.run_id} has completed, so nothing is left to run.",
             "Name the step that is to run again: --step NAME",
         )
-    needed = [step.name for step in _needed(plan, _no_trials(plan, done), wanted.only)]
+    needed = [step.name for step in _needed(plan, _without_trials(plan, done), wanted.only)]
     if whole:
-        needed = _wholes(plan, needed)
+        needed = _whole_jobs(plan, needed)
     outputs = dict(outputs_of(run, needed))
-    _see_there(run, plan, needed, outputs)
+    _check_outputs_exist(run, plan, needed, outputs)
     skip = tuple(dict.fromkeys([*typed.skip, *needed]))
     inputs = {**outputs, **typed.inputs}
-    return Taken(
+    return TakenOver(
         run,
         file,
         replace(typed, inputs=inputs, skip=skip),
@@ -214,7 +214,7 @@ def _plan(run: RunRecord) -> Plan:
     return plan_of(run)
 
 
-def _see_there(run: RunRecord, plan: Plan, names: Sequence[str], outputs: Mapping[str, str]) -> None:
+def _check_outputs_exist(run: RunRecord, plan: Plan, names: Sequence[str], outputs: Mapping[str, str]) -> None:
     """See that what the other steps of a run take of some is there.
 
     Raises:
@@ -230,20 +230,20 @@ def _see_there(run: RunRecord, plan: Plan, names: Sequence[str], outputs: Mappin
                 )
 
 
-def _wholes(plan: Plan, names: Sequence[str]) -> list[str]:
+def _whole_jobs(plan: Plan, names: Sequence[str]) -> list[str]:
     """Steps of the pipeline itself: a nested one in its steps' place where all of these are there."""
     tops = dict.fromkeys(name.partition(".")[0] for name in names)
     left = {step.name.partition(".")[0] for step in plan.steps if step.name not in names}
     return [top for top in tops if top not in left]
 
 
-def _no_trials(plan: Plan, steps: Iterable[PlannedStep]) -> list[PlannedStep]:
+def _without_trials(plan: Plan, steps: Iterable[PlannedStep]) -> list[PlannedStep]:
     """Steps less the trials of sweeps: of a sweep all is taken over, or nothing."""
     trials = {name for step in plan.steps if step.best is not None for name in step.best.trials}
     return [step for step in steps if step.name not in trials]
 
 
-def _typed(run: RunRecord, wanted: Wanted, outputs_of: Outputs) -> tuple[Wanted, dict[str, list[str]]]:
+def _merge_typed(run: RunRecord, wanted: Wanted, outputs_of: Outputs) -> tuple[Wanted, dict[str, list[str]]]:
     """What was typed for the earlier run, with what is typed now in front, and what that run had taken over itself.
 
     Raises:
@@ -279,7 +279,7 @@ def _typed(run: RunRecord, wanted: Wanted, outputs_of: Outputs) -> tuple[Wanted,
             f"The input {lost[0]} of the run {run.run_id} was a secret, which is not kept.",
             f"Give it again: --input {lost[0]}=VALUE",
         )
-    skip = [name for name in skip if not _is_meant(name, wanted.only)]
+    skip = [name for name in skip if not _is_named_by(name, wanted.only)]
     own = wanted.parts
     if not own.flags:
         own = read_parts(parts["--trials"], parts["--mini-batch"])
@@ -305,13 +305,13 @@ def _inherited(
         raise gone from None
     if found.number >= run.number:
         raise gone
-    typed, taken = _typed(found, Wanted(only=tuple(only)), outputs_of)
+    typed, taken = _merge_typed(found, Wanted(only=tuple(only)), outputs_of)
     plan = _plan(found)
     mine = {step.name for step in run.steps}
     names = [
         step.name
-        for step in _no_trials(plan, plan.steps)
-        if found.step(step.name).ended_well and step.name not in mine and not _is_meant(step.name, only)
+        for step in _without_trials(plan, plan.steps)
+        if found.step(step.name).ended_well and step.name not in mine and not _is_named_by(step.name, only)
     ]
     outputs = outputs_of(found, names)
     for name in names:
@@ -320,7 +320,7 @@ def _inherited(
     return replace(typed, inputs={**typed.inputs, **outputs}, skip=(*typed.skip, *skip)), taken
 
 
-def _is_meant(name: str, only: Sequence[str]) -> bool:
+def _is_named_by(name: str, only: Sequence[str]) -> bool:
     """Whether a step is among those that somebody has named, in full, by its last part, or as a pipeline's."""
     return any(name == one or name.endswith(f".{one}") or name.startswith(f"{one}.") for one in only)
 
@@ -329,11 +329,11 @@ def _needed(plan: Plan, done: Iterable[PlannedStep], only: Sequence[str]) -> lis
     """The completed steps that are taken over: all, or those that the named ones come after."""
     completed = {step.name: step for step in done}
     names = [step.name for step in plan.steps]
-    if not all(any(_is_meant(name, [one]) for name in names) for one in only or [""]):
+    if not all(any(_is_named_by(name, [one]) for name in names) for one in only or [""]):
         # All, or what has not been in this run and may need whatever was.
         return list(completed.values())
     after = {step.name: step.after for step in plan.steps}
-    waiting = [step.name for step in plan.steps if _is_meant(step.name, only)]
+    waiting = [step.name for step in plan.steps if _is_named_by(step.name, only)]
     found: set[str] = set()
     while waiting:
         for name in after.get(waiting.pop(), ()):
@@ -344,7 +344,7 @@ def _needed(plan: Plan, done: Iterable[PlannedStep], only: Sequence[str]) -> lis
     return [step for name, step in completed.items() if name in found]
 
 
-def changes(taken: Taken, whole: Pipeline | None, pipeline: Pipeline) -> list[str]:
+def changes(taken: TakenOver, whole: Pipeline | None, pipeline: Pipeline) -> list[str]:
     """What has changed since the earlier run, one line each.
 
     Args:
@@ -396,7 +396,7 @@ def _different(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     )
 
 
-def environments_changed(taken: Taken, run: RunRecord) -> list[str]:
+def environments_changed(taken: TakenOver, run: RunRecord) -> list[str]:
     """Of which steps the environment is another one than in the earlier run, one line each.
 
     Args:

@@ -21,18 +21,19 @@ from ..runs.attachable import Attachable, configurations_by_rank
 from ..runs.record import RUNNING, RunRecord, StepRecord
 from ..runs.warm_runner import waiting_runner
 from ..settings import Settings
-from .examples import say_example
-from .step_looks import StepLook, inspect_step
-from .watching import StepFailed, StillWaiting, Watching, attach, check_rank, launch_json, until_open
+from .examples import note_example
+from .run_failures import StepFailed
+from .step_inspection import StepInspection, inspect_step
+from .watching import StillWaiting, Watching, attach, check_rank, launch_json, until_open
 
 if TYPE_CHECKING:
     from ..debugger.inspect_places import Report
-    from .from_run import Taken
+    from .from_run import TakenOver
     from .snapshots import Found
 
 
 #: Seconds in which it is known whether a run that was submitted from elsewhere is over; and between two looks.
-HEARD_SECONDS, LOOK_SECONDS = 10.0, 0.1
+REPORT_SECONDS, POLL_SECONDS = 10.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Wanted:
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     parts: Parts = field(default_factory=Parts)
-    taken: Taken | None = None
+    taken: TakenOver | None = None
 
 
 @dataclass
@@ -83,13 +84,13 @@ class PipelineFlow:
             backend = self.backend
             from ..debugger.launch_json import check_launch_json
 
-            say_example(self.settings, self.console, "pipeline_file", "pipeline.yml")
-            whole = self._whole(wanted.taken) if wanted.taken is not None else None
+            note_example(self.settings, self.console, "pipeline_file", "pipeline.yml")
+            whole = self._read_complete(wanted.taken) if wanted.taken is not None else None
             pipeline = self.read(wanted, in_editor=debug is not None and debug.name_steps)
             if wanted.taken is not None:
-                wanted.taken.say(self.console, whole or getattr(pipeline, "whole", None), pipeline)
+                wanted.taken.print_changes(self.console, whole or getattr(pipeline, "whole", None), pipeline)
                 pipeline = wanted.taken.without_notes(pipeline)
-                pipeline = wanted.taken.with_its_code(pipeline) if wanted.taken.code else pipeline
+                pipeline = wanted.taken.with_kept_code(pipeline) if wanted.taken.code else pipeline
             if debug is not None:
                 debug = replace(debug, steps=pipeline.asked)
                 chosen = [step for step in pipeline.steps if not debug.steps or step.name in debug.steps]
@@ -97,7 +98,7 @@ class PipelineFlow:
                 check_launch_json(self.settings.project)
             run = backend.submit(pipeline, debug, options, waiting)
             if wanted.taken is not None:
-                wanted.taken.say_environments(self.console, run)
+                wanted.taken.print_environment_changes(self.console, run)
             return run
 
     def read(self, wanted: Wanted, *, in_editor: bool = False) -> Pipeline:
@@ -112,7 +113,7 @@ class PipelineFlow:
             own = self.backend.read(wanted)
         except NoStep as missing:
             if wanted.taken is not None and missing.name in wanted.taken.all_steps:
-                wanted.taken.see_all_there(missing.names, None)
+                wanted.taken.check_steps_exist(missing.names, None)
             raise _no_step(missing.name, missing.names, self.settings.pipeline_file, in_editor) from None
         if own is not None:
             return own
@@ -130,7 +131,7 @@ class PipelineFlow:
 
         return chosen_sdk(self.settings) == "v2"
 
-    def _whole(self, taken: Taken) -> Pipeline | None:
+    def _read_complete(self, taken: TakenOver) -> Pipeline | None:
         """The pipeline as its file is now, with the steps that are taken over.
 
         None where it cannot be read so, or SDK v2 reads it: that has the whole together with what is run.
@@ -145,10 +146,10 @@ class PipelineFlow:
             whole, error = self._survey(replace(taken.wanted, inputs=own, only=(), skip=taken.typed_skip))
         except UserError:
             return None  # It is told where it is read as it will run.
-        taken.see_all_there([step.name for step in whole.steps], error)
+        taken.check_steps_exist([step.name for step in whole.steps], error)
         return whole
 
-    def go_on(self, run: str, wanted: Wanted, *, named_file: bool, code: bool) -> Wanted:
+    def continue_run(self, run: str, wanted: Wanted, *, named_file: bool, code: bool) -> Wanted:
         """What is to be run, going on from an earlier run; the flow's settings name its file from now on.
 
         Args:
@@ -163,16 +164,16 @@ class PipelineFlow:
         from .from_run import take_over
 
         found = self.find(run)
-        deadline = time.monotonic() + HEARD_SECONDS
+        deadline = time.monotonic() + REPORT_SECONDS
         # One that was submitted from elsewhere may be known here since a moment ago.
         while not (found.file or found.final or any(step.status == RUNNING for step in found.steps)):
             if time.monotonic() > deadline:
                 break
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
             found = self.refresh(found)
         file = self.settings.pipeline_file if named_file else None
         if found.in_workspace:
-            self.settings = _there(self.settings, found)
+            self.settings = _settings_of_run(self.settings, found)
 
         def outputs_of(one: RunRecord, steps: Sequence[str]) -> Mapping[str, str]:
             return self._backend_of(one).outputs(one, steps)
@@ -220,7 +221,7 @@ class PipelineFlow:
         from ..pipelines.selection import NoStep
         from .pipeline_dry_run import look, show_job
 
-        say_example(self.settings, self.console, "pipeline_file", "pipeline.yml")
+        note_example(self.settings, self.console, "pipeline_file", "pipeline.yml")
         try:
             job = self.backend.dry_run(wanted, debug)
         except NoStep as missing:
@@ -234,10 +235,10 @@ class PipelineFlow:
             if error is not None:
                 raise error
             return
-        whole = self._whole(wanted.taken) if wanted.taken is not None else None
+        whole = self._read_complete(wanted.taken) if wanted.taken is not None else None
         found, error = self._survey(wanted)
         if wanted.taken is not None:
-            wanted.taken.say(self.console, whole, found)
+            wanted.taken.print_changes(self.console, whole, found)
             found = wanted.taken.without_notes(found)
         error = look(self.settings, self.console, found, error)
         if error is not None:
@@ -298,7 +299,7 @@ class PipelineFlow:
         # One of the other backend's is brought up to date by that one.
         return found if self._backend_of(found) is self.backend else self.refresh(found)
 
-    def of_configuration(self, name: str) -> RunRecord | None:
+    def find_by_configuration(self, name: str) -> RunRecord | None:
         """The run that an editor has just left: the latest with a launch configuration of that name."""
         for run in self.runs():
             if any(name in some for step in run.steps for some in configurations_by_rank(step).values()):
@@ -343,8 +344,8 @@ class PipelineFlow:
             raise _no_step(name, names)
         return run.step(fitting[0])
 
-    def inspect(self, run: RunRecord, step: str | None, look: StepLook, tell: Report) -> dict[str, Any]:
-        """Look at lines of a step, or at what holds; see :func:`.step_looks.inspect_step`."""
+    def inspect(self, run: RunRecord, step: str | None, look: StepInspection, tell: Report) -> dict[str, Any]:
+        """Look at lines of a step, or at what holds; see :func:`.step_inspection.inspect_step`."""
         return inspect_step(self._watching, run, replace(look, step=self.step(run, step)), tell)
 
     def snapshots(self, run: RunRecord, step: str | None) -> Found:
@@ -353,16 +354,16 @@ class PipelineFlow:
         Raises:
             UserError: There are none; it says why.
         """
-        from .snapshots import of_run
+        from .snapshots import snapshots_of_run
 
-        return of_run(run, self.step(run, step), self._backend_of(run).fetch_snapshots)
+        return snapshots_of_run(run, self.step(run, step), self._backend_of(run).fetch_snapshots)
 
     @property
     def _watching(self) -> Watching:
         return Watching(self.console, self.refresh, self.settings.debug_timeout)
 
 
-def _there(settings: Settings, run: RunRecord) -> Settings:
+def _settings_of_run(settings: Settings, run: RunRecord) -> Settings:
     """The settings with the workspace of a run, where its outputs are; by whichever SDK is chosen now."""
     from ..azureml.run_location import load_location
 

@@ -79,7 +79,7 @@ class Request:
             connection.endheaders(body)
 
 
-def read(
+def read_request(
     file: Path | None = None,
     content_type: str | None = None,
     method: str | None = None,
@@ -121,7 +121,7 @@ def read(
             )
         return Request(verb, path, None, "", extra=extra)
     if form:
-        return replace(_form([_pair("--form", one) for one in form], content_type, path), extra=extra)
+        return replace(_encode_form([_pair("--form", one) for one in form], content_type, path), extra=extra)
     if text is not None:
         return Request(verb, path, text, content_type or _type_of(text, Path()), extra=extra)
     if file is None:
@@ -131,7 +131,7 @@ def read(
     return Request(verb, path, body, content_type or _type_of(body, file), extra=extra)
 
 
-def typed_body(typed: str | None, stdin: Callable[[], bytes]) -> tuple[Path | None, bytes | None]:
+def read_body_argument(typed: str | None, stdin: Callable[[], bytes]) -> tuple[Path | None, bytes | None]:
     """What was typed after ``--request``: a file, or the body itself.
 
     Args:
@@ -187,14 +187,14 @@ def _type_of(body: bytes, file: Path) -> str:
     return "application/json"
 
 
-def _form(fields: Sequence[tuple[str, str]], content_type: str | None, path: str) -> Request:
+def _encode_form(fields: Sequence[tuple[str, str]], content_type: str | None, path: str) -> Request:
     kind = content_type or (_MULTIPART if any(value.startswith("@") for _, value in fields) else _FORM)
     if kind == _FORM:
         return Request("POST", path, urlencode([(name, _text(value)) for name, value in fields]).encode(), _FORM)
     if kind != _MULTIPART:
         raise BadValue(f"Form data is {_MULTIPART} or {_FORM}, not {content_type}.", "Leave out --content-type.")
     boundary = f"----azureml-debug-{secrets.token_hex(16)}"
-    body = b"".join(_part(name, value, boundary) for name, value in fields) + f"--{boundary}--\r\n".encode()
+    body = b"".join(_encode_part(name, value, boundary) for name, value in fields) + f"--{boundary}--\r\n".encode()
     return Request("POST", path, body, f"{_MULTIPART}; boundary={boundary}")
 
 
@@ -202,16 +202,16 @@ def _text(value: str) -> bytes:
     return _content(absolute(value[1:]), "--form") if value.startswith("@") else value.encode()
 
 
-def _part(name: str, value: str, boundary: str) -> bytes:
+def _encode_part(name: str, value: str, boundary: str) -> bytes:
     """A field; https://www.rfc-editor.org/rfc/rfc7578."""
-    lines = [f"--{boundary}", f'Content-Disposition: form-data; name="{_quoted(name)}"']
+    lines = [f"--{boundary}", f'Content-Disposition: form-data; name="{_escape_name(name)}"']
     if value.startswith("@"):
         file = Path(value[1:])
-        lines[1] += f'; filename="{_quoted(file.name)}"'
+        lines[1] += f'; filename="{_escape_name(file.name)}"'
         lines.append(f"Content-Type: {mimetypes.guess_type(file.name, strict=False)[0] or 'application/octet-stream'}")
     return "\r\n".join([*lines, "", ""]).encode() + _text(value) + b"\r\n"
 
 
-def _quoted(name: str) -> str:
+def _escape_name(name: str) -> str:
     # As browsers do: https://html.spec.whatwg.org/#multipart-form-data
     return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")

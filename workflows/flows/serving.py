@@ -16,8 +16,8 @@ from ..engines.base import Engine
 from ..errors import UserError
 from ..models import Service
 from ..paths import shown
-from . import by_itself, imports
-from .answers import ALIVE_SECONDS, LOOK_SECONDS, Ready, died, get, speechless
+from . import custom_server, missing_imports
+from .service_requests import ALIVE_SECONDS, POLL_SECONDS, Ready, cannot_report_error, send_get, startup_error
 
 #: What puts mended code into a service that is there.
 RELOAD = "inv deploy.reload"
@@ -51,10 +51,10 @@ def wait_until_ready(
         again: What to type once score.py is mended.
 
     Raises:
-        UserError: score.py cannot be loaded, the service died, or a limit passed.
+        UserError: score.py cannot be loaded, the service startup_error, or a limit passed.
     """
     if service.by_itself:
-        return by_itself.wait_until_ready(service, engine, step, offset)
+        return custom_server.wait_until_ready(service, engine, step, offset)
     events = Events(service.events, offset)
     disk = storage.DiskWatch(service.events.parent)
     started = looked = time.monotonic()
@@ -68,41 +68,41 @@ def wait_until_ready(
             if kind == "waiting" and listening:
                 return Ready(service, holds=True)
             if kind == "failed":
-                _see_the_end(events)
+                _wait_for_exit(events)
                 raise _load_error(service, event, again)
             if kind == "gate-failed":
                 raise _no_debugger(str(event.get("message")))
             if kind == "worker-exited":
-                raise died(service, engine, "its worker ended before score.py was loaded")
+                raise startup_error(service, engine, "its worker ended before score.py was loaded")
             if kind == "exited":
                 signal = event.get("signal")
                 how = f"by signal {signal}" if event.get("code") == -1 else f"with exit code {event.get('code')}"
-                raise died(service, engine, f"it ended {how}")
+                raise startup_error(service, engine, f"it ended {how}")
         if loaded and listening:
-            _see_answer(service, engine, step)
+            _wait_for_answer(service, engine, step)
             return Ready(service, holds=False)
         now = time.monotonic()
         if now - looked > ALIVE_SECONDS:
             looked = now
             if not engine.is_alive(service):
-                raise died(service, engine, "it ended")
+                raise startup_error(service, engine, "it ended")
         if (short := disk.shortage()) is not None:
-            raise speechless(service, engine, short)
+            raise cannot_report_error(service, engine, short)
         limit = LOAD_SECONDS if worker else START_SECONDS
         if now - started > limit:
-            raise died(service, engine, f"it was not ready after {limit} s")
+            raise startup_error(service, engine, f"it was not ready after {limit} s")
         what = f"{service.score_script.name} to be loaded" if worker else "the inference server"
         step.report_wait(f"{what}, up to {limit} s")
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
-def _see_the_end(events: Events) -> None:
+def _wait_for_exit(events: Events) -> None:
     """After a worker's refusal, see its master end too: a reload must not meet it half alive."""
     deadline = time.monotonic() + END_SECONDS
     while time.monotonic() < deadline:
         if any(event["event"] == "exited" for event in events.read()):
             return
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 def reload(service: Service, engine: Engine, step: Step) -> Ready:
@@ -115,7 +115,7 @@ def reload(service: Service, engine: Engine, step: Step) -> Ready:
     if service.by_itself:
         engine.restart_worker(service, 0)
         engine.ensure_forwarder(service)
-        return by_itself.wait_until_ready(service, engine, step, offset)
+        return custom_server.wait_until_ready(service, engine, step, offset)
     seen = read_events(service.events)
     gone = bool(seen) and seen[-1]["event"] in ("exited", "failed")
     service = engine.restart_worker(service, 0 if gone else current_worker(service.events))
@@ -136,12 +136,12 @@ def _wait_for_new_worker(service: Service, engine: Engine, step: Step, offset: i
             if event["event"] == "worker":
                 return wait_until_ready(service, engine, step, _offset_of(service, event, before), RELOAD)
         if not engine.is_alive(service):
-            raise died(service, engine, "it ended")
+            raise startup_error(service, engine, "it ended")
         if (short := disk.shortage()) is not None:
-            raise speechless(service, engine, short)
+            raise cannot_report_error(service, engine, short)
         step.report_wait(f"a new worker, up to {START_SECONDS} s")
-        time.sleep(LOOK_SECONDS)
-    raise died(service, engine, f"no new worker came within {START_SECONDS} s")
+        time.sleep(POLL_SECONDS)
+    raise startup_error(service, engine, f"no new worker came within {START_SECONDS} s")
 
 
 def _offset_of(service: Service, wanted: dict[str, Any], start: int) -> int:
@@ -157,23 +157,25 @@ def _offset_of(service: Service, wanted: dict[str, Any], start: int) -> int:
     return start
 
 
-def _see_answer(service: Service, engine: Engine, step: Step) -> None:
+def _wait_for_answer(service: Service, engine: Engine, step: Step) -> None:
     """See GET / answered: score.py is loaded, so it takes a moment only."""
     # With a debugger's hold behind it, less than what the person gives it is no limit.
     limit = max(HEALTH_SECONDS, service.ready.seconds)
     deadline, successes, seen = time.monotonic() + limit, 0, "nothing"
     while True:
         try:
-            status = get(service, "/", timeout=service.ready.timeout or 5)
+            status = send_get(service, "/", timeout=service.ready.timeout or 5)
             successes, seen = successes + 1 if status == 200 else 0, str(status)
             if successes >= service.ready.successes:
                 return
         except OSError as error:
             successes, seen = 0, str(error)
         if time.monotonic() > deadline or not engine.is_alive(service):
-            raise died(service, engine, f"GET / was not answered with 200 within {limit} s; what came last: {seen}")
+            raise startup_error(
+                service, engine, f"GET / was not answered with 200 within {limit} s; what came last: {seen}"
+            )
         step.report_wait(f"an answer to GET /, up to {limit} s")
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 def _load_error(service: Service, event: dict[str, Any], again: str) -> UserError:
@@ -187,7 +189,9 @@ def _load_error(service: Service, event: dict[str, Any], again: str) -> UserErro
         name = service.score_script.name
         error.remedy = f"Write to a folder of tempfile.mkdtemp(): {name} and the model are there for reading only."
     if event.get("type") == "ModuleNotFoundError":
-        error.remedy = imports.remedy(service, str(event.get("message")), "inv deploy.debug") or error.remedy
+        error.remedy = (
+            missing_imports.remedy_for_import(service, str(event.get("message")), "inv deploy.debug") or error.remedy
+        )
     name = str(event.get("message")).strip("'")
     if event.get("type") == "KeyError" and name in os.environ:
         error.remedy = f"{name} is set here, and a service has what is named: inv deploy.debug --env {name}"

@@ -75,7 +75,7 @@ class Found:
         return configuration_name(self.names[snapshot.path])
 
 
-def of_run(
+def snapshots_of_run(
     run: RunRecord,
     step: StepRecord | None,
     fetch: Callable[[RunRecord, Sequence[StepRecord]], object] = lambda run, steps: None,
@@ -98,7 +98,7 @@ def of_run(
             fetch(run, missing)
     files = {path: one for one in chosen for path in files_of(run, one)}
     if not files:
-        raise _none(run, chosen)
+        raise _no_snapshot_error(run, chosen)
     found = Found(
         f"{step.name} of the run {run.run_id}" if step else f"the run {run.run_id}", selection.load_snapshots(files)
     )
@@ -131,7 +131,7 @@ def files_of(run: RunRecord, step: StepRecord) -> list[Path]:
     return selection.files_of_step(run.step_folder(step.name))
 
 
-def command_of(run: RunRecord, step: StepRecord) -> str:
+def snapshot_command(run: RunRecord, step: StepRecord) -> str:
     """What shows a failed step's variables; empty where there is no snapshot of it."""
     if not files_of(run, step):
         return ""
@@ -139,7 +139,7 @@ def command_of(run: RunRecord, step: StepRecord) -> str:
     return f"inv {run.kind}.snapshot --run {run.number}{named}"
 
 
-def _none(run: RunRecord, steps: Sequence[StepRecord]) -> UserError:
+def _no_snapshot_error(run: RunRecord, steps: Sequence[StepRecord]) -> UserError:
     """Why there is no snapshot."""
     show = f"inv {run.kind}.{'show' if run.single else 'status'} --run {run.number}"
     what = f"The run {run.run_id}" if run.single or len(steps) > 1 else f"{steps[0].name} of the run {run.run_id}"
@@ -169,7 +169,7 @@ def _none(run: RunRecord, steps: Sequence[StepRecord]) -> UserError:
     )
 
 
-def of_service(settings: Settings) -> Found:
+def snapshots_of_service(settings: Settings) -> Found:
     """Those of the project's service, and of the last one that failed.
 
     Raises:
@@ -209,7 +209,7 @@ def files_of_service(project: Path) -> list[Path]:
 # An editor
 
 
-def tell_snapshot(found: Found, snapshot: Snapshot) -> None:
+def report_snapshot(found: Found, snapshot: Snapshot) -> None:
     """Tell the machine from which this was asked for of a snapshot, which it fetches and opens there."""
     places = {"mappings": found.mappings.get(snapshot.path, ()), "guesses": found.guesses(snapshot)}
     told = {name: [one.as_json() for one in entries] for name, entries in places.items()}

@@ -21,7 +21,7 @@ from ..errors import UserError
 from ..models import Check, ImageRef, Service, ServiceSpec, Serving, Snapshots
 from ..paths import shown
 from ..settings import Settings, packaged_defaults
-from . import variables
+from . import service_variables
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Specification:
     env: Sequence[str]
     wait: bool
 
-    def made(self, image: ImageRef, own: Service | None, notes: list[str]) -> ServiceSpec:
+    def make_specification(self, image: ImageRef, own: Service | None, notes: list[str]) -> ServiceSpec:
         """The specification, with its ports promised to it.
 
         Args:
@@ -77,9 +77,11 @@ class Specification:
         if serving is None:
             links = self.engine.links(settings.source_root, settings.model_dir, settings.image_tag, below)
             linked, said = dict(links.places), list(links.notes)
-        named = variables.named(settings, self.env, described=deployment.variables if deployment else None)
+        named = service_variables.collect_variables(
+            settings, self.env, described=deployment.variables if deployment else None
+        )
         conda = definition.variables if definition is not None else {}
-        for note in (*said, *named.notes, *variables.overruled(conda)):
+        for note in (*said, *named.notes, *service_variables.notes_on_overridden(conda)):
             self.console.line(f"  note: {note}")
         live = self._live(image)
         chosen = self.chosen_ports(self._own_ports(own), notes)

@@ -15,7 +15,7 @@ from ..models import DebugEndpoint
 from ..runs import attachable
 from ..runs.attachable import Attachable
 from ..runs.record import RUNNING, RunRecord, StepRecord
-from .watching import again
+from .run_failures import rerun_command
 
 #: Processes that are asked at the same time.
 AT_ONCE = 128
@@ -40,7 +40,7 @@ class Target:
     pid: int = 0
 
 
-def targets(run: RunRecord, step: StepRecord | None, rank: int | None) -> list[Target]:
+def find_targets(run: RunRecord, step: StepRecord | None, rank: int | None) -> list[Target]:
     """The processes of a run that can be asked.
 
     Args:
@@ -57,18 +57,22 @@ def targets(run: RunRecord, step: StepRecord | None, rank: int | None) -> list[T
         which = f"{step.name} is not running: {step.status}" if step is not None else f"it is over: {run.status}"
         if not run.final and step is None:
             which = "no step of it is running"
-        raise UserError(f"There are no stacks of the run {run.run_id}: {which}.", f"Submit it again: {again(run)}")
+        raise UserError(
+            f"There are no stacks of the run {run.run_id}: {which}.", f"Submit it again: {rerun_command(run)}"
+        )
     found = [one for some in running for one in attachable.attachables_of_step(run, some) if one.is_open]
     chosen = [one for one in found if rank is None or (one.rank or 0) == rank]
     if found and not chosen:
         ranks = ", ".join(str(one.rank or 0) for one in found)
-        raise UserError(f"Rank {rank} cannot be asked; these can: {ranks}.", f"For all: {again(run)} --rank all")
+        raise UserError(
+            f"Rank {rank} cannot be asked; these can: {ranks}.", f"For all: {rerun_command(run)} --rank all"
+        )
     if not chosen:
         names = ", ".join(one.name for one in running)
         batch = run.options.startswith("--deployment ")
         raise UserError(
             f"{names} {'runs' if len(running) == 1 else 'run'} without a debug port, and stacks are read through it.",
-            f"Start it again with one: {again(run)}{'' if batch else ' --no-wait'}",
+            f"Start it again with one: {rerun_command(run)}{'' if batch else ' --no-wait'}",
         )
     return [Target(one.step.name, one.rank, one.endpoint, _pid(one)) for one in chosen]
 
@@ -78,7 +82,7 @@ def _pid(one: Attachable) -> int:
     return one.pid if one.run.engine == "process" else 0
 
 
-def left_out(run: RunRecord, step: StepRecord | None) -> list[str]:
+def notes_on_unreadable(run: RunRecord, step: StepRecord | None) -> list[str]:
     """Sentences on what is running and cannot be asked."""
     told = []
     for one in [step] if step is not None else run.steps:
@@ -90,7 +94,7 @@ def left_out(run: RunRecord, step: StepRecord | None) -> list[str]:
     return told
 
 
-def look(chosen: Sequence[Target], expressions: Sequence[str]) -> list[ProcessStacks]:
+def read_stacks(chosen: Sequence[Target], expressions: Sequence[str]) -> list[ProcessStacks]:
     """Ask processes where they stand, all at the same time.
 
     Args:
@@ -102,15 +106,15 @@ def look(chosen: Sequence[Target], expressions: Sequence[str]) -> list[ProcessSt
     """
     stacks.check_expressions(expressions)
     with ThreadPoolExecutor(min(AT_ONCE, max(1, len(chosen)))) as pool:
-        asked: Callable[[Target], list[ProcessStacks]] = lambda one: _ask(one, expressions)  # noqa: E731
+        asked: Callable[[Target], list[ProcessStacks]] = lambda one: _read_process(one, expressions)  # noqa: E731
         return [looked for some in pool.map(asked, chosen) for looked in some]
 
 
-def _ask(target: Target, expressions: Sequence[str]) -> list[ProcessStacks]:
+def _read_process(target: Target, expressions: Sequence[str]) -> list[ProcessStacks]:
     try:
         answer = stacks.request_stacks(target.endpoint, expressions)
     except stacks.Silent as silent:
-        return [_from_outside(target, str(silent))]
+        return [_read_with_py_spy(target, str(silent))]
     except stacks.NoAnswer as error:
         return [ProcessStacks(target.step, target.rank, None, trouble=str(error))]
     found = [
@@ -133,7 +137,7 @@ def _is_pythons_own(process: dict[str, Any]) -> bool:
     )
 
 
-def _from_outside(target: Target, why: str) -> ProcessStacks:
+def _read_with_py_spy(target: Target, why: str) -> ProcessStacks:
     """What py-spy sees of a process whose interpreter does not answer."""
     if not target.pid:
         return ProcessStacks(target.step, target.rank, None, trouble=f"{why}, and py-spy cannot look at it from here")

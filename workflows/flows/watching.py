@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,32 +10,26 @@ from pathlib import Path
 from .. import report, storage
 from ..console import Console, Step
 from ..errors import UserError
-from ..paths import shown
 from ..reading import read_bytes
-from ..runs import attachable, source_secrets
+from ..runs import attachable
 from ..runs import record as records
 from ..runs.attachable import Attachable
 from ..runs.record import RunRecord, StepRecord
 from .phases import PhaseLines
+from .run_failures import log_command, rerun_command, step_failed
 
 #: Seconds between two looks at the announcements, which are a small local file.
-LOOK_SECONDS = 0.01
+POLL_SECONDS = 0.01
 #: Seconds between two questions whether the run goes on at all.
 ALIVE_SECONDS = 0.25
 #: Seconds that a step may be silent for at least, also where nothing is waited for.
 LEAST_LIMIT = 5
 #: Seconds that a step may be queued and prepared in a workspace: nodes are started, images built.
 QUEUE_LIMIT = 3600
-#: Lines of a failed step's log that are shown.
-SHOWN_LINES = 15
 #: What is said of a run that completed without a Python script of its own.
 NOTHING = "there was nothing to debug"
 #: Seconds that a step may take to end after its script has.
 ENDING_SECONDS = 2.0
-
-
-#: How Python says that a package is not there.
-_MISSING = re.compile(r"^ModuleNotFoundError: No module named '([^'.]+)")
 
 
 @dataclass(frozen=True)
@@ -56,33 +49,6 @@ class Watching:
     limit: int
     patience: int = 0
     patient: bool = False
-
-
-def again(run: RunRecord, step: str | None = None) -> str:
-    """What to type to debug it once more."""
-    if run.single:
-        return " ".join(filter(None, ["inv experiment.debug", run.options, run.name]))
-    # With what was typed to submit it: without, another pipeline would be run.
-    if run.options.startswith("--deployment "):
-        return f"inv deploy.debug {run.options}"  # a batch deployment, which is one step
-    return " ".join(filter(None, ["inv pipeline.debug", run.options, f"--step {step}" if step else ""]))
-
-
-def again_on_what_was_left(run: RunRecord, step: str) -> str:
-    """What to type to debug a failed step once more, without the steps that have completed."""
-    completed = any(one.status == records.COMPLETED for one in run.steps)
-    if run.single or run.in_workspace or run.options.startswith("--deployment ") or not completed:
-        return again(run, step)
-    if "--from-run" in run.options:
-        return again(run, step)
-    return f"{again(run, step)} --from-run {run.number}"
-
-
-def log_command(run: RunRecord, step: str) -> str:
-    """What to type to see a step's whole log."""
-    if run.single:
-        return f"inv experiment.logs --run {run.number}"
-    return f"inv pipeline.tail-log --run {run.number} --step {step}"
 
 
 def until_open(watching: Watching, run: RunRecord, only: str | None = None) -> list[Attachable]:
@@ -139,10 +105,6 @@ class StillWaiting(UserError):
     """A step is not to be had now, and may be later: its run goes on."""
 
 
-class StepFailed(UserError):
-    """A step of a run has failed."""
-
-
 class Watch:
     """Waits for a step that a debugger can be let into."""
 
@@ -169,16 +131,16 @@ class Watch:
                 self._watching.console.line(f"  {line}")
             self._show_builds(shown)
             for step in self._steps():
-                if found := self._open(step):
+                if found := self._attachable_ranks(step):
                     return found
             self._check(shown)
             if time.monotonic() - looked > ALIVE_SECONDS:
                 self._run = self._watching.refresh(self._run)
                 looked = time.monotonic()
                 if self._run.final:
-                    return self._end()
+                    return self._handle_end()
             shown.report_wait(self._reason())
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
 
     def _show_builds(self, shown: Step) -> None:
         """Show the logs of images that are being built, as they grow."""
@@ -202,10 +164,12 @@ class Watch:
             step = self._run.step(self._only)
             if step.final:
                 break
-            found = [one for one in self._open(step) if one.state in (attachable.WAITING, attachable.LISTENING)]
+            found = [
+                one for one in self._attachable_ranks(step) if one.state in (attachable.WAITING, attachable.LISTENING)
+            ]
             if found:
                 return found
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         return []
 
     def _steps(self) -> list[StepRecord]:
@@ -215,7 +179,7 @@ class Watch:
             if step.debugged and self._only in (None, step.name) and step.status == records.RUNNING
         ]
 
-    def _open(self, step: StepRecord) -> list[Attachable]:
+    def _attachable_ranks(self, step: StepRecord) -> list[Attachable]:
         """Every debugged rank of a step once all of them can be attached to, or never will."""
         found = attachable.attachables_of_step(self._run, step)
         if self._rank is not None:
@@ -262,13 +226,13 @@ class Watch:
             if step.status == records.COMPLETED and not run.on_error and step.name not in self._silent:
                 self._silent.add(step.name)
                 if self._only:
-                    raise UserError(*self._never(step))
+                    raise UserError(*self._nothing_to_attach_error(step))
                 if not attachable.attachables_of_step(run, step):
                     # Such as one that only fetches data: the next one is waited for.
                     note = f"{step.name} has started no Python script of its own, so nothing was debugged in it"
                     self._watching.console.line(f"  note: {note}")
             if step.status == records.RUNNING and not run.in_workspace:
-                self._see_room(step)
+                self._check_disk(step)
             silent = step.status == records.RUNNING and step.seconds > self._limit
             if silent and not run.on_error and not attachable.attachables_of_step(run, step):
                 raise UserError(
@@ -276,7 +240,7 @@ class Watch:
                     f"See its log ({log_command(run, step.name)}), or allow it more time: --debug-timeout 1800.",
                 )
         for step in run.steps:
-            if step.status == records.PREPARING and self._prepared(step) > max(QUEUE_LIMIT, self._limit):
+            if step.status == records.PREPARING and self._seconds_preparing(step) > max(QUEUE_LIMIT, self._limit):
                 why = f" ({step.waits_for})" if step.waits_for else ""
                 raise StillWaiting(
                     f"{step.name} has been {step.phases[-1][0]} for {QUEUE_LIMIT // 60} min{why}.",
@@ -290,19 +254,21 @@ class Watch:
                 "Attach there; from here it can be followed (inv pipeline.tail-log --follow) and cancelled.",
             )
         if not waited:
-            raise UserError(f"Nothing is debugged in the run {run.run_id}.", f"Submit it with a debugger: {again(run)}")
+            raise UserError(
+                f"Nothing is debugged in the run {run.run_id}.", f"Submit it with a debugger: {rerun_command(run)}"
+            )
         if all(step.final for step in waited):
-            self._fail(waited)
+            self._raise_final(waited)
         if self._only and not self._watching.patient:
             self._check_others(run)
 
-    def _prepared(self, step: StepRecord) -> float:
+    def _seconds_preparing(self, step: StepRecord) -> float:
         """Seconds for which a step has been prepared; the clock may be corrected while it is watched."""
         now = time.monotonic()
         first, before = self._queued.setdefault(step.name, (now, max(0.0, time.time() - step.phases[0][1])))
         return now - first + before
 
-    def _see_room(self, step: StepRecord) -> None:
+    def _check_disk(self, step: StepRecord) -> None:
         """See that a step can still announce where it listens."""
         folder = self._run.events(step).parent
         short = self._disks.setdefault(step.name, storage.DiskWatch(folder)).shortage()
@@ -319,40 +285,40 @@ class Watch:
             if running and any(one.state == attachable.WAITING for one in attachable.attachables_of_step(run, step)):
                 raise UserError(
                     f"{step.name} holds for its debugger, so {self._only} has not started.",
-                    f"Attach to {step.name} and let it go on, or: {again(run, self._only)}",
+                    f"Attach to {step.name} and let it go on, or: {rerun_command(run, self._only)}",
                 )
 
-    def _never(self, step: StepRecord) -> tuple[str, str]:
+    def _nothing_to_attach_error(self, step: StepRecord) -> tuple[str, str]:
         if attachable.attachables_of_step(self._run, step):
             return (
                 f"{step.name} has completed already.",
-                f"Submit it again: {again(self._run, step.name)}",
+                f"Submit it again: {rerun_command(self._run, step.name)}",
             )
         return (
             f"{step.name} has completed without starting a Python script that could be debugged.",
             "Its command must start python with a script, or -m with a module, of its code folder.",
         )
 
-    def _fail(self, waited: Sequence[StepRecord]) -> None:
+    def _raise_final(self, waited: Sequence[StepRecord]) -> None:
         failed = next((step for step in self._run.steps if step.status == records.FAILED), None)
         if failed is not None:
             raise step_failed(self._run, failed)
         step = waited[-1]
         if step.status in (records.CANCELED, records.INTERRUPTED) and not step.started:
             # It is the run that this was done to, before the step's turn came.
-            raise self._over(step.status, step.reason)
+            raise self._run_over_error(step.status, step.reason)
         if self._run.on_error and step.status == records.COMPLETED:
             return
         if step.status == records.COMPLETED:
             if not self._only and self._nothing_to_debug():
                 return  # the run's own end is waited for
-            raise UserError(*self._never(step))
+            raise UserError(*self._nothing_to_attach_error(step))
         raise UserError(
             f"{step.name} is over: {step.status}{', ' + step.reason if step.reason else ''}.",
-            f"Submit it again: {again(self._run)}",
+            f"Submit it again: {rerun_command(self._run)}",
         )
 
-    def _end(self) -> list[Attachable]:
+    def _handle_end(self) -> list[Attachable]:
         """The run is over and nothing was let in."""
         run = self._run
         if run.status == records.COMPLETED and (run.on_error or (not self._only and self._nothing_to_debug())):
@@ -360,17 +326,17 @@ class Watch:
         failed = next((step for step in run.steps if step.status == records.FAILED), None)
         if failed is not None:
             raise step_failed(run, failed)
-        raise self._over(run.status, run.reason)
+        raise self._run_over_error(run.status, run.reason)
 
     def _nothing_to_debug(self) -> bool:
         """Whether no step has started a Python script of its own."""
         return not any(attachable.attachables_of_step(self._run, step) for step in self._run.steps if step.debugged)
 
-    def _over(self, status: str, reason: str) -> UserError:
+    def _run_over_error(self, status: str, reason: str) -> UserError:
         """The error for a run that has ended as nobody asked of it here."""
         return UserError(
             f"The run {self._run.run_id} is over: {status}{', ' + reason if reason else ''}.",
-            f"Submit it again: {again(self._run)}",
+            f"Submit it again: {rerun_command(self._run)}",
         )
 
     def _reason(self) -> str:
@@ -412,75 +378,6 @@ def check_rank(rank: int | None, most: int, which: str) -> None:
     if rank and rank >= most != MOST_UNKNOWN_RANKS:
         has = f"ranks 0 to {most - 1}" if most > 1 else "one process only"
         raise UserError(f"There is no rank {rank}: {which} {has}.", "Choose one of these: --rank N|all")
-
-
-def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
-    """The error for a failed step, with the end of its log."""
-    from ..logs.log_tail import tail_lines
-    from ..logs.own_line import find_own_line
-    from . import snapshots
-
-    source_secrets.keep_secrets(run)
-    lines: list[str] = []
-    place: tuple[Path, int] | None = None
-    for _rank, path in run.logs(step):
-        found = tail_lines(path, SHOWN_LINES) if path.exists() else []
-        # Of several ranks the one that raised says why; the others were ended for it.
-        if found and (not lines or any(line.startswith("Traceback") for line in found)):
-            lines = found
-            place = find_own_line(path, step.mappings)
-            if any(line.startswith("Traceback") for line in found):
-                break
-    if not lines and run.build_log(step).exists():
-        lines = tail_lines(run.build_log(step), SHOWN_LINES)
-    told = not lines or storage.find_disk_error(lines) is not None
-    short = storage.shortage(run.folder) if told and not run.in_workspace else None
-    if short is not None:
-        return StepFailed(
-            f"The {'run' if run.single else 'step'} {step.name} failed ({step.reason.rstrip('.')}). {short.problem}",
-            short.remedy,
-            details=lines,
-        )
-    if "preempt" in step.reason.lower():
-        return StepFailed(
-            f"The step {step.name} lost its node: {step.reason.rstrip('.')}.",
-            f"Submit it again: {again(run, step.name)}; nodes of a dedicated compute are not taken away.",
-            details=lines,
-        )
-    missing = next((match for line in reversed(lines) if (match := _MISSING.search(line))), None)
-    if missing is not None:
-        folder = "env/training/requirements.txt"
-        return StepFailed(
-            f"The {'run' if run.single else 'step'} {step.name} failed: the package {missing[1]} is not installed.",
-            f"Add it to {folder} of your project (a new file will do), or to the step's own conda file, then: "
-            f"{again_on_what_was_left(run, step.name)}",
-            details=lines,
-        )
-    left = snapshots.command_of(run, step)
-    variables = f"; its variables: {left}" if left else ""
-    return StepFailed(
-        f"{'The run' if run.single else 'The step'} {run.run_id if run.single else step.name} failed: "
-        f"{(step.reason or str(step.exit_code)).rstrip('.')}.",
-        f"Correct it, then: {again_on_what_was_left(run, step.name)} "
-        f"(its whole log: {log_command(run, step.name)}{variables})",
-        details=[*lines, *_why_not_held(run, step)],
-        file=shown(place[0]) if place is not None else None,
-        line=place[1] if place is not None else None,
-    )
-
-
-def _why_not_held(run: RunRecord, step: StepRecord) -> list[str]:
-    """Why a step that failed under --on-error did not hold, a line; none where it did."""
-    if (
-        not run.on_error
-        or not step.debugged
-        or any(one.error is not None for one in attachable.attachables_of_step(run, step))
-    ):
-        return []
-    return [
-        "note: it did not hold, since no exception left its Python: the script has caught it, or a program ended with "
-        "that exit code. A breakpoint where it is caught stops there."
-    ]
 
 
 def summary(found: Sequence[Attachable], timeout: int) -> str:

@@ -189,9 +189,9 @@ def _stacks(state: State) -> Tool:
         else:
             chosen = runs.find_run(state, run, story)
             only = runs.step_of(chosen, step)
-            targets = flow.targets(chosen, only, rank)
-            notes = flow.left_out(chosen, only) if rank is None else []
-        found = flow.look(targets, list(expressions))
+            targets = flow.find_targets(chosen, only, rank)
+            notes = flow.notes_on_unreadable(chosen, only) if rank is None else []
+        found = flow.read_stacks(targets, list(expressions))
         groups = [
             {
                 "step": one.step,
@@ -240,7 +240,7 @@ def _snapshot(state: State) -> Tool:
         frame: int | None = None,
         expressions: Sequence[str] = (),
     ) -> Answer:
-        from ..flows.snapshots import Found, of_service
+        from ..flows.snapshots import Found, snapshots_of_service
         from ..snapshots import inspection
         from ..snapshots.expression import parse
 
@@ -248,7 +248,7 @@ def _snapshot(state: State) -> Tool:
             parse(one)
         found: Found
         if story == DEPLOY:
-            found = of_service(state.settings)
+            found = snapshots_of_service(state.settings)
         else:
             chosen = runs.find_run(state, run, story)
             flow = runs.flow_of(state, chosen.kind)

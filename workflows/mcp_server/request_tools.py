@@ -40,13 +40,13 @@ class Posted:
         threading.Thread(target=self._post, name="posted-request", daemon=True).start()
 
     def _post(self) -> None:
-        from ..flows.answers import exchange
-        from ..flows.inspected import body_of
+        from ..flows.service_inspection import decode_body
+        from ..flows.service_requests import send_request
 
         try:
             # It is answered once the program goes on.
-            status, content, kind = exchange(self._service.scoring_port, self._request, timeout=None)
-            self.answer = {"status": status, "body": body_of(content, kind)}
+            status, content, kind = send_request(self._service.scoring_port, self._request, timeout=None)
+            self.answer = {"status": status, "body": decode_body(content, kind)}
         except OSError as error:
             self.answer = {"error": f"The request to {self._service.scoring_url} got no answer: {error}."}
         finally:

@@ -10,9 +10,9 @@ from ..runs import record as records
 from ..runs.record import RunRecord, StepRecord
 
 if TYPE_CHECKING:
+    from ..flows.existing_service import ExistingService
     from ..flows.experiment import ExperimentFlow
     from ..flows.pipeline import PipelineFlow
-    from ..flows.present import Present
     from ..runs.attachable import Attachable
     from .state import State
 
@@ -35,11 +35,11 @@ def flow_of(state: State, story: str) -> PipelineFlow | ExperimentFlow:
     return PipelineFlow(state.settings, state.console())
 
 
-def present(state: State) -> Present:
+def present(state: State) -> ExistingService:
     """The project's service."""
-    from ..flows.present import Present
+    from ..flows.existing_service import ExistingService
 
-    return Present(state.settings, state.console())
+    return ExistingService(state.settings, state.console())
 
 
 def all_runs(state: State) -> list[RunRecord]:

@@ -201,7 +201,7 @@ def _waits_for(run: RunRecord) -> str:
 
 def _failure(state: State, run: RunRecord) -> str:
     """Why a run has failed, as its command would say it."""
-    from ..flows.watching import step_failed
+    from ..flows.run_failures import step_failed
 
     failed = next((step for step in run.steps if step.status == records.FAILED), None)
     if failed is None:

@@ -283,10 +283,12 @@ def remote_environment(typed: TypedTask, settings: Settings, paths: RemotePaths)
     """The local settings that the remote task needs, as environment variables, and a service's variables."""
     found = {}
     if _VARIABLES in typed.values:
-        from ..flows import variables
+        from ..flows import service_variables
 
         # On a command line they would be visible in the list of processes.
-        found[variables.HANDED] = variables.handed(variables.named(settings, _as_list(typed.values[_VARIABLES])))
+        found[service_variables.TRANSFER_VARIABLE] = service_variables.encode_variables(
+            service_variables.collect_variables(settings, _as_list(typed.values[_VARIABLES]))
+        )
     for name in typed.handed:
         setting = BY_FIELD[name]
         if name not in settings.set_by or name in typed.flags or name in overlay.overruled_settings(settings):

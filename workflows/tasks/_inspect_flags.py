@@ -13,7 +13,7 @@ from ..errors import BadValue
 if TYPE_CHECKING:
     from ..console import Console
     from ..debugger.inspect_places import InspectOptions, Report
-    from ..flows.step_looks import StepLook
+    from ..flows.step_inspection import StepInspection
     from ..runs.record import RunRecord
     from ._command import Command
 
@@ -152,7 +152,7 @@ def inspect_run(
     typed: InspectFlags,
     rank: str | None,
     release: bool,
-    inspect: Callable[[StepLook, Report], dict[str, Any]],
+    inspect: Callable[[StepInspection, Report], dict[str, Any]],
 ) -> dict[str, Any]:
     """Inspect a run, show results as they arrive, and return what ``--json`` shows.
 
@@ -168,14 +168,14 @@ def inspect_run(
         BadValue: A value is not valid.
         UserError: ``inspect`` has raised it.
     """
-    from ..flows.step_looks import StepLook
+    from ..flows.step_inspection import StepInspection
     from ._inspection import code_folders
     from ._runs import read_rank
 
     number = read_rank(rank) if rank is not None else None
     every = rank is not None and number is None
     shown = InspectionPrinter(call.console, code_folders(run, call.project), typed.all_code)
-    look = StepLook(typed.locations, read_inspection(typed), None, number, every, release)
+    look = StepInspection(typed.locations, read_inspection(typed), None, number, every, release)
     try:
         result = inspect(look, shown.show)
     except BaseException:

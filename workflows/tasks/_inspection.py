@@ -54,7 +54,7 @@ def show(console: Console, result: Mapping[str, Any], code: Iterable[Path], *, a
 
 def show_response(console: Console, response: Mapping[str, Any]) -> None:
     """Show a service's response; of an error, the last lines."""
-    from ..flows.inspected import answer_lines
+    from ..flows.service_inspection import answer_lines
 
     lines = answer_lines(response) if response["status"] >= 400 else []
     if len(lines) > 1:

@@ -84,14 +84,14 @@ def read_ranks(text: str | None, on_error: bool) -> int | None:
 
 def remark(found: Sequence[Attachable], reason: str) -> str:
     """The remark about a step in a list: why it failed, or where a debugger can attach."""
-    from ..flows.watching import again
+    from ..flows.run_failures import rerun_command
     from ..runs import attachable
 
     if reason:
         return reason
     if not found or found[0].step.final:
         late = [one for one in found if one.state == attachable.NOT_ATTACHED]
-        return f"no debugger came in time; again: {again(late[0].run, late[0].step.name)}" if late else ""
+        return f"no debugger came in time; again: {rerun_command(late[0].run, late[0].step.name)}" if late else ""
     texts = []
     for one in found:
         rank = "" if one.rank is None else f"rank {one.rank} "
@@ -209,7 +209,7 @@ def _wait_for_end(console: Console, refresh: Callable[[RunRecord], RunRecord], r
 
 def print_where_held(console: Console, run: RunRecord, step: str | None) -> None:
     """Print where to attach to the waiting steps, and which steps have gone on without a debugger."""
-    from ..flows.watching import again
+    from ..flows.run_failures import rerun_command
     from ..runs import attachable
 
     for one in attachable.attachables_of_run(run):
@@ -220,9 +220,8 @@ def print_where_held(console: Console, run: RunRecord, step: str | None) -> None
             where = f"holds for a debugger on {one.address}"
             console.line(f"{one.step.name}{rank} {where}: inv {run.kind}.attach --run {run.number}")
         elif one.state == attachable.NOT_ATTACHED:
-            console.line(
-                f"{one.step.name}{rank} has gone on, no debugger came in time; again: {again(run, one.step.name)}"
-            )
+            command = rerun_command(run, one.step.name)
+            console.line(f"{one.step.name}{rank} has gone on, no debugger came in time; again: {command}")
 
 
 def check_success(run: RunRecord, step: str | None = None) -> None:
@@ -231,7 +230,7 @@ def check_success(run: RunRecord, step: str | None = None) -> None:
     Raises:
         UserError: It has failed or was canceled.
     """
-    from ..flows.watching import again, step_failed
+    from ..flows.run_failures import rerun_command, step_failed
     from ..runs import record as records
 
     chosen = [run.step(step)] if step is not None else run.steps
@@ -243,7 +242,7 @@ def check_success(run: RunRecord, step: str | None = None) -> None:
     over = chosen[0] if step is not None else run
     if over.status in (records.CANCELED, records.INTERRUPTED, records.SKIPPED):
         why = f", {over.reason}" if over.reason else ""
-        raise UserError(f"The run {run.run_id} is over: {over.status}{why}.", f"Submit it again: {again(run)}")
+        raise UserError(f"The run {run.run_id} is over: {over.status}{why}.", f"Submit it again: {rerun_command(run)}")
 
 
 def follow_run(

@@ -106,14 +106,14 @@ def show_snapshot(call: Command, found: Callable[[], Found], selection: Snapshot
 def attach_snapshot(call: Command, found: Callable[[], Found], rank: str | None, only_print: bool) -> None:
     """Open one of the snapshots in VS Code."""
     from ..debugger.any_client import print_endpoints
-    from ..flows.snapshots import open_in_editor, tell_snapshot
+    from ..flows.snapshots import open_in_editor, report_snapshot
 
     number = read_one_rank(rank)
     found_snapshots = found()
     snapshot = found_snapshots.choose(number)
     if report.is_wanted():
         # With --remote, the editor is on the machine where this was typed.
-        tell_snapshot(found_snapshots, snapshot)
+        report_snapshot(found_snapshots, snapshot)
         return
     result = open_in_editor(
         call.settings,
@@ -134,11 +134,11 @@ def attach_snapshot(call: Command, found: Callable[[], Found], rank: str | None,
 
 def print_snapshot_commands(console: Console, run: RunRecord) -> None:
     """Print the command that shows the snapshot of each failed step."""
-    from ..flows.snapshots import command_of
+    from ..flows.snapshots import snapshot_command
     from ..runs.record import FAILED
 
     for step in run.steps:
-        command = command_of(run, step) if step.status == FAILED else ""
+        command = snapshot_command(run, step) if step.status == FAILED else ""
         if command:
             console.line(f"Variables{'' if run.single else f' of {step.name}'} when it failed: {command}")
 

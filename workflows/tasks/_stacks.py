@@ -114,9 +114,9 @@ def show_run(
     def read_stacks() -> list[ProcessStacks]:
         now = refresh(run)
         only = now.step(step.name) if step is not None else None
-        return stacks.look(stacks.targets(now, only, rank), expressions)
+        return stacks.read_stacks(stacks.find_targets(now, only, rank), expressions)
 
-    notes = stacks.left_out(run, step) if rank is None else []
+    notes = stacks.notes_on_unreadable(run, step) if rank is None else []
     show(console, read_stacks, expressions, watch=watch, all_code=all_code, notes=notes, run_id=run.run_id)
 
 

@@ -17,8 +17,8 @@ from .container import stop_service
 
 if TYPE_CHECKING:
     from ..flows.deployment import Deployment
-    from ..flows.inspected import Look
     from ..flows.packaging import Source
+    from ..flows.service_inspection import Look
     from ._inspect_flags import InspectionPrinter
 
 WORKSPACE = ("subscription_id", "resource_group", "workspace", "auth", "sdk", "download_mb")
@@ -139,9 +139,9 @@ def attach_config(call: Command, print: bool = False, snapshot: bool = False, ta
     from ..flows.deployment import CONFIGURATION
 
     if snapshot:
-        from ..flows.snapshots import of_service
+        from ..flows.snapshots import snapshots_of_service
 
-        attach_snapshot(call, lambda: of_service(call.settings), None, print)
+        attach_snapshot(call, lambda: snapshots_of_service(call.settings), None, print)
         return
     if take_over:
         _agents.take_over(call.console, call.project, "")
@@ -230,9 +230,9 @@ def _dry_run(call: Command, env: Sequence[str]) -> None:
     from invoke import Exit
 
     from ..findings import show_findings
-    from ..flows.dry_run import findings
+    from ..flows.deployment_dry_run import check_deployment
 
-    if not show_findings(call.console, findings(call.settings, env)):
+    if not show_findings(call.console, check_deployment(call.settings, env)):
         raise Exit(code=1)
 
 
@@ -310,8 +310,8 @@ def inspect(
     all_locals: bool = False,
 ) -> None:
     """Stop at lines during a request, or where it raises, and show stack, values and response, without an editor."""
-    from ..flows.inspected import Look
-    from ..flows.request import read, typed_body
+    from ..flows.request import read_body_argument, read_request
+    from ..flows.service_inspection import Look
     from ._inspect_flags import InspectFlags, InspectionPrinter, read_inspection, read_number, read_stdin
     from ._inspection import read_failed
 
@@ -328,8 +328,8 @@ def inspect(
         raise BadValue("One stop at a time: at a line, or with --on-error where the request raises.", "Leave out one.")
     wanted = read_inspection(typed)
     shown = InspectionPrinter(call.console, [call.settings.project], all_code)
-    file, body = typed_body(request, read_stdin)
-    posted = read(file, content_type, method, form, query, header, body)
+    file, body = read_body_argument(request, read_stdin)
+    posted = read_request(file, content_type, method, form, query, header, body)
     often, anywhere = read_number("repeat", repeat, 1), not (typed.locations or on_error) and number is None
     look = Look(typed.locations, posted, wanted, is_given, repeat=often, at_breakpoint=anywhere)
     _inspect_service(call, look, number, shown)
@@ -344,7 +344,7 @@ def _inspect_service(call: Command, look: Look, number: int | None, shown: Inspe
         number: The number of a failed request to post again; None for another request.
         shown: Shows the stops as they arrive.
     """
-    from ..flows.inspected import not_given
+    from ..flows.service_inspection import missing_request_error
     from ._inspect_flags import print_unreached
     from ._inspection import show_response
 
@@ -356,7 +356,7 @@ def _inspect_service(call: Command, look: Look, number: int | None, shown: Inspe
         if look.repeat == 1:
             show_response(call.console, result["response"])
         print_unreached(call.console, result)
-        if not look.is_given and (error := not_given(result["response"])):
+        if not look.is_given and (error := missing_request_error(result["response"])):
             raise error
     finally:
         # The result is shown whatever happens to the request.
@@ -367,11 +367,11 @@ def _inspect_service(call: Command, look: Look, number: int | None, shown: Inspe
 @command(json=True, help=STACKS_HELP, iterable=["eval"])
 def stacks(call: Command, eval: list[str], watch: bool = False, all_code: bool = False) -> None:
     """Show where the service's processes, threads and tasks stand now, without stopping them."""
-    from ..flows.stacks import look
+    from ..flows.stacks import read_stacks
     from ._stacks import show
 
     target = _existing_deployment(call, held=False).stack_target()
-    show(call.console, lambda: look([target], eval), eval, watch=watch, all_code=all_code)
+    show(call.console, lambda: read_stacks([target], eval), eval, watch=watch, all_code=all_code)
 
 
 @command(json=True, help={name: text for name, text in SNAPSHOT_HELPS.items() if name != "rank"}, iterable=["eval"])
@@ -379,9 +379,11 @@ def snapshot(
     call: Command, eval: Sequence[str], number: str | None = None, frame: str | None = None, list: bool = False
 ) -> None:
     """Show the snapshot of the service's last exception: the exception, the stack, the variables."""
-    from ..flows.snapshots import of_service
+    from ..flows.snapshots import snapshots_of_service
 
-    show_snapshot(call, lambda: of_service(call.settings), SnapshotSelection(None, number, frame, tuple(eval), list))
+    show_snapshot(
+        call, lambda: snapshots_of_service(call.settings), SnapshotSelection(None, number, frame, tuple(eval), list)
+    )
 
 
 @command(json=True)

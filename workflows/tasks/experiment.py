@@ -445,9 +445,9 @@ def _last(logged: dict[str, dict[str, list[object]]]) -> dict[str, object]:
 
 
 def _took(run: RunRecord) -> str:
-    from ..flows.experiment import took
+    from ..flows.experiment import run_seconds
 
-    return format_duration(took(run))
+    return format_duration(run_seconds(run))
 
 
 @command(json=True, help={"run": RUN_HELP}, positional=["run"])
@@ -494,7 +494,7 @@ def show(call: Command, run: str | None = None, plot: str | None = None) -> None
         "started": f"{started}, took {_took(found)}{'' if found.final else ' so far'}",
         "debugged": "on error" if found.on_error else "yes" if found.debugged else "no",
         "folder": str(short(found.folder)),
-        **flow.in_workspace(found),
+        **flow.workspace_details(found),
     }
     for title, text in rows.items():
         console.line(f"  {title:<10}{text}")
@@ -506,7 +506,7 @@ def show(call: Command, run: str | None = None, plot: str | None = None) -> None
         for name, value in values.items():
             count = logged.count(name) if title == "Metrics" else 1
             console.line(f"  {name} = {format_value(value)}{f'  (last of {count})' if count > 1 else ''}")
-    if not_read := flow.not_logged(found):
+    if not_read := flow.why_metrics_incomplete(found):
         console.line(f"  note: metrics: {not_read}")
     if logged.nested:
         console.line("Nested runs")
@@ -540,7 +540,7 @@ def show(call: Command, run: str | None = None, plot: str | None = None) -> None
 )
 def logs(call: Command, run: str | None = None, build: bool = False, follow: bool = False, rank: str = "all") -> None:
     """Show the log of a run's script, or of its environment's build."""
-    from ..flows.experiment import control_log
+    from ..flows.experiment_outputs import control_log
     from ..runs import record as records
     from ._log_output import stream
     from ._run_logs import show_logs
@@ -600,14 +600,14 @@ def logs(call: Command, run: str | None = None, build: bool = False, follow: boo
 )
 def outputs(call: Command, run: str | None = None, open: str | None = None, copy: str | None = None) -> None:
     """List, open or copy what a run's script has written to outputs and logs."""
-    from ..flows import experiment as flows
+    from ..flows import experiment_outputs
     from ..open_with import open_file
     from ..paths import shown
 
     flow = _flow(call)
     found = flow.find(run)
-    named = flow.bring_outputs(found)
-    written = flows.outputs(found)
+    named = flow.fetch_outputs(found)
+    written = experiment_outputs.outputs(found)
     result: dict[str, object] = {
         "run_id": found.run_id,
         "files": [{"name": name, "path": str(path), "bytes": path.lstat().st_size} for name, path in written],
@@ -617,13 +617,13 @@ def outputs(call: Command, run: str | None = None, open: str | None = None, copy
         raise UserError("--copy is empty.", "Name a folder; it may exist or not.")
     if report.is_wanted() and (open is not None or copy is not None):
         # The files are wanted on the machine where the command was typed.
-        chosen = written if open is None else [(open, flows.find_output(found, open))]
+        chosen = written if open is None else [(open, experiment_outputs.find_output(found, open))]
         report.add(fetch=[[name, str(path)] for name, path in chosen if path.is_file()], copy=copy, run_id=found.run_id)
     elif open is not None:
-        open_file(flows.find_output(found, open))
+        open_file(experiment_outputs.find_output(found, open))
     elif copy is not None:
         folder = Path(copy).expanduser().absolute()
-        count = flows.copy_outputs(found, folder)
+        count = experiment_outputs.copy_outputs(found, folder)
         call.console.line(f"{count} file{'' if count == 1 else 's'} copied to {shown(folder)}")
         result["folder"] = str(folder)
     else:

@@ -98,7 +98,7 @@ def _going_on(call: Command, flow: PipelineFlow, wanted: Wanted, from_run: str |
             raise BadValue("--code-of-run needs the run whose code is meant.", "Name it: --from-run RUN")
         return wanted
     named = call.settings.set_by.get("pipeline_file") == "--pipeline-file"
-    return flow.go_on(from_run, wanted, named_file=named, code=code)
+    return flow.continue_run(from_run, wanted, named_file=named, code=code)
 
 
 def _request(
@@ -432,7 +432,9 @@ def cancel(call: Command, run: str | None = None) -> None:
     from ..vscode import f5
 
     flow = _flow(call)
-    found = flow.find(run) if run or not f5.configuration_name() else flow.of_configuration(f5.configuration_name())
+    found = (
+        flow.find(run) if run or not f5.configuration_name() else flow.find_by_configuration(f5.configuration_name())
+    )
     if found is None:
         call.console.line(f"No run of {f5.configuration_name()} is left to end.")
         return

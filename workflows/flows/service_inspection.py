@@ -16,9 +16,9 @@ from ..debugger.locations import first_line
 from ..debugger.readiness import Events, current_state, read_events
 from ..errors import BadValue, UserError
 from ..models import Service
-from . import by_itself
-from .answers import exchange, ready_status
+from . import custom_server
 from .request import Request
+from .service_requests import ready_status, send_request
 
 #: Lines of an answer that tells of an error, and of a traceback.
 ANSWER_LINES = 15
@@ -56,7 +56,7 @@ class Look:
         return not (self.locations or self.wanted.raised or self.at_breakpoint)
 
 
-def inspect(service: Service, look: Look, tell: Report) -> dict[str, Any]:
+def inspect_service(service: Service, look: Look, tell: Report) -> dict[str, Any]:
     """Stop at lines while requests run, or where one raises; look, and let it go on.
 
     Args:
@@ -69,7 +69,7 @@ def inspect(service: Service, look: Look, tell: Report) -> dict[str, Any]:
         UserError: No line is reached, another debugger is attached, and so on.
     """
     if look.at_breakpoint and not look.is_given:
-        return _what_holds(service, tell)
+        return _report_hold(service, tell)
     from ..debugger import inspect_places
     from ..debugger.inspect_exceptions import inspect_raised, is_own_code
     from ..debugger.places import read_place
@@ -108,7 +108,7 @@ def inspect(service: Service, look: Look, tell: Report) -> dict[str, Any]:
     return {**result, "responses": found.result} if look.repeat > 1 else result
 
 
-def _what_holds(service: Service, tell: Report) -> dict[str, Any]:
+def _report_hold(service: Service, tell: Report) -> dict[str, Any]:
     """What is said of a service that holds, with no place named and nothing posted.
 
     Raises:
@@ -155,7 +155,7 @@ def _nothing_raised(look: Look) -> NotReached:
     return NotReached(late, ended)
 
 
-def not_given(response: Mapping[str, Any]) -> UserError | None:
+def missing_request_error(response: Mapping[str, Any]) -> UserError | None:
     """The error for a service that fails at the empty object which it was sent for want of a request."""
     if response["status"] < _ERROR:
         return None
@@ -238,15 +238,15 @@ class _Posting:
         service = self._service
         if service.by_itself:
             # Held before its first line, nothing of it listens yet.
-            by_itself.wait_for_answer(service)
+            custom_server.wait_for_answer(service)
         try:
             # How long is to be waited is counted from the stop on, and not here.
-            status, content, kind = exchange(service.scoring_port, self._request, timeout=None)
+            status, content, kind = send_request(service.scoring_port, self._request, timeout=None)
         except OSError as error:
             raise UserError(
                 f"The request to {service.scoring_url} got no answer: {error}.", "Look at: inv container.logs"
             ) from error
-        response = {"status": status, "body": body_of(content, kind)}
+        response = {"status": status, "body": decode_body(content, kind)}
         trace = self._traceback() if status >= _ERROR and self._request.wishes else ""
         return {**response, "traceback": trace} if trace else response
 
@@ -269,7 +269,7 @@ class _Posting:
         return text, answer_lines(response) if response["status"] >= 400 else []
 
 
-def body_of(content: bytes, kind: str) -> Any:
+def decode_body(content: bytes, kind: str) -> Any:
     """What a service has answered: JSON, a text, or of anything else how much of what kind."""
     try:
         text = content.decode()

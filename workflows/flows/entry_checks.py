@@ -16,7 +16,7 @@ from ..settings import Settings
 from . import serving
 
 
-def check(settings: Settings, again: str | None = None) -> None:
+def check_entry_script(settings: Settings, again: str | None = None) -> None:
     """See that the person's own files are there, and that the script has what the server calls.
 
     Args:
@@ -69,7 +69,7 @@ def _check_model(settings: Settings) -> None:
     raise UserError(f"The model folder {model} does not exist.", "Correct AML_MODEL_DIR or --model-dir.")
 
 
-def look(service: Service, engine: Engine, again: str) -> None:
+def check_loadable(service: Service, engine: Engine, again: str) -> None:
     """See that a running service could load the script as it is now.
 
     The service's own Python is asked. Only what is sure counts: its syntax, that of what it imports in any case, and
@@ -86,7 +86,7 @@ def look(service: Service, engine: Engine, again: str) -> None:
     root = service.remote_root.rstrip("/")
     script = service.score_script.relative_to(service.source).as_posix()
     arguments = [f"{root}/{script}", root, *service.links]
-    wrong = _read(engine.run_program(service, "entry_script.py", arguments))
+    wrong = _parse_fault(engine.run_program(service, "entry_script.py", arguments))
     if wrong is None:
         return
     error = serving.script_error(service.score_script, service.local_path(str(wrong["file"])), wrong, again)
@@ -96,7 +96,7 @@ def look(service: Service, engine: Engine, again: str) -> None:
     raise error
 
 
-def _read(printed: str) -> dict[str, Any] | None:
+def _parse_fault(printed: str) -> dict[str, Any] | None:
     """What the program said; None also where it could not run."""
     try:
         value = json.loads(printed.strip().rpartition("\n")[2] or "null")

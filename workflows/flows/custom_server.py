@@ -11,7 +11,15 @@ from ..engines.base import Engine
 from ..formatting import shorten
 from ..models import Check, Service
 from ..redaction import scrub
-from .answers import ALIVE_SECONDS, LOOK_SECONDS, Ready, ask, died, ready_status, speechless
+from .service_requests import (
+    ALIVE_SECONDS,
+    POLL_SECONDS,
+    Ready,
+    cannot_report_error,
+    ready_status,
+    send_check,
+    startup_error,
+)
 
 #: Seconds between two questions whether it is ready. Azure ML's `period` is for what goes on for weeks.
 ASK_SECONDS = 0.25
@@ -59,32 +67,32 @@ def wait_until_ready(service: Service, engine: Engine, step: Step, offset: int =
             )
         if not answered and now - asked > ASK_SECONDS:
             asked = now
-            good, seen = _asked(check, service.ready_port)
+            good, seen = _send_check_once(check, service.ready_port)
             successes = successes + 1 if good else 0
             if successes >= max(1, check.successes):
-                word = _not_alive(service)
+                word = _check_liveness(service)
                 answered = time.monotonic()
                 continue
         if now - looked > ALIVE_SECONDS:
             looked = now
             if not engine.is_alive(service):
-                raise died(service, engine, "its program ended")
+                raise startup_error(service, engine, "its program ended")
         if (short := disk.shortage()) is not None:
-            raise speechless(service, engine, short)
+            raise cannot_report_error(service, engine, short)
         if not answered and now - started > check.seconds:
             limit = f"{check.seconds} s (`readiness_probe`)"
             how = f"{check.text} was not answered as it should within {limit}; what came last: {seen}"
-            raise died(service, engine, how)
+            raise startup_error(service, engine, how)
         step.report_wait(f"an answer to {check.text}, up to {check.seconds} s")
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
-def _asked(check: Check, port: int) -> tuple[bool, str]:
+def _send_check_once(check: Check, port: int) -> tuple[bool, str]:
     """Ask once: whether the answer is the one that is to come, and what came, in a few words."""
     from http.client import responses
 
     try:
-        status, content = ask(check, port, check.timeout or 2)
+        status, content = send_check(check, port, check.timeout or 2)
     except ConnectionRefusedError:
         return False, "no connection"
     except TimeoutError:
@@ -101,12 +109,12 @@ def _asked(check: Check, port: int) -> tuple[bool, str]:
     return good, f"{status} {responses.get(status, '')}".rstrip() + said
 
 
-def _not_alive(service: Service) -> str:
+def _check_liveness(service: Service) -> str:
     """A note where a service that is ready does not say that it is alive; empty where it does."""
     check = service.alive
     deadline = time.monotonic() + min(check.seconds, ALIVE_ANSWER_SECONDS)
     while True:
-        good, seen = _asked(check, service.alive_port)
+        good, seen = _send_check_once(check, service.alive_port)
         if good:
             return ""
         if time.monotonic() > deadline:

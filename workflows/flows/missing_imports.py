@@ -17,7 +17,7 @@ _LEVELS = 3
 _MISSING = re.compile(r"No module named '([\w.]+)'")
 
 
-def remedy(service: Service, message: str, again: str) -> str | None:
+def remedy_for_import(service: Service, message: str, again: str) -> str | None:
     """What to do about a module that was not found but lies above the source folder, or beside the script.
 
     Args:
@@ -32,19 +32,19 @@ def remedy(service: Service, message: str, again: str) -> str | None:
     if found is None or found[1].partition(".")[0] in sys.stdlib_module_names:
         return None
     name, script = found[1], service.score_script
-    if script.parent != service.source and _has(script.parent, name):
+    if script.parent != service.source and _has_module(script.parent, name):
         return (
             f"{name} is beside {script.name}, and a service imports from its source folder, {shown(service.source)}: "
             f"import it from there, or leave out AML_SOURCE_DIR and --source-directory."
         )
-    for folder in _above(service):
-        if _has(folder, name):
+    for folder in _folders_above(service):
+        if _has_module(folder, name):
             flags = [f"--source-directory={shown(folder)}", f"--score-script={script.relative_to(folder).as_posix()}"]
             return f"{name} is in {shown(folder)}, above the folder that runs: {again} {shlex.join(flags)}"
     return None
 
 
-def _above(service: Service) -> Iterator[Path]:
+def _folders_above(service: Service) -> Iterator[Path]:
     """The folders above the source folder: as far as the project goes, or a few."""
     parents = list(service.source.parents)
     if service.project in parents:
@@ -53,6 +53,6 @@ def _above(service: Service) -> Iterator[Path]:
         yield from parents[:_LEVELS]
 
 
-def _has(folder: Path, name: str) -> bool:
+def _has_module(folder: Path, name: str) -> bool:
     place = folder.joinpath(*name.split("."))
     return place.is_dir() or place.with_name(f"{place.name}.py").is_file()

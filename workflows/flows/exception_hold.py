@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from .watching import Watching
 
 
-def check(run: RunRecord) -> None:
+def check_on_error(run: RunRecord) -> None:
     """See that a run may hold at an exception.
 
     Raises:
         UserError: It was not debugged with ``--on-error``.
     """
     if not run.on_error:
-        raise nothing(run)
+        raise nothing_holds_error(run)
 
 
-def nothing(run: RunRecord) -> UserError:
+def nothing_holds_error(run: RunRecord) -> UserError:
     """The error for a run of which nothing holds at an exception."""
     return UserError(
         f"Nothing of the run {run.run_id} holds at an exception.",
@@ -33,7 +33,7 @@ def nothing(run: RunRecord) -> UserError:
     )
 
 
-def inspect(
+def inspect_hold_of_step(
     watching: Watching,
     run: RunRecord,
     place: tuple[Path, int] | None,
@@ -60,7 +60,7 @@ def inspect(
 
     one = found[0]
     if not one.error_text:
-        raise nothing(run)
+        raise nothing_holds_error(run)
     hold = inspect_hold(one.endpoint, place, expressions, timeout, release=release)
     which = "" if one.rank is None else f" --rank {one.rank}"
     look = f"inv {run.kind}.inspect --run {run.number}{which}"

@@ -17,8 +17,9 @@ from ..runs import attachable
 from ..runs import record as records
 from ..runs.attachable import Attachable
 from ..runs.record import RunRecord, StepRecord
-from . import held
-from .watching import ENDING_SECONDS, LOOK_SECONDS, Watch, Watching, again, step_failed, summary
+from . import exception_hold
+from .run_failures import rerun_command, step_failed
+from .watching import ENDING_SECONDS, POLL_SECONDS, Watch, Watching, summary
 
 if TYPE_CHECKING:
     from ..debugger.inspect_places import InspectOptions, InspectResult, Report
@@ -31,7 +32,7 @@ _LEAVE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class StepLook:
+class StepInspection:
     """What is wanted of an inspection of a run.
 
     Attributes:
@@ -51,7 +52,7 @@ class StepLook:
     release: bool = False
 
 
-def inspect_step(watching: Watching, run: RunRecord, look: StepLook, tell: Report) -> dict[str, Any]:
+def inspect_step(watching: Watching, run: RunRecord, look: StepInspection, tell: Report) -> dict[str, Any]:
     """Stop at lines of a step, look, and let it go on; or look at where it holds.
 
     Args:
@@ -67,7 +68,7 @@ def inspect_step(watching: Watching, run: RunRecord, look: StepLook, tell: Repor
 
     wanted = look.wanted
     if not look.locations and wanted.raised is None:
-        return _what_holds(watching, run, look, tell)
+        return _inspect_hold(watching, run, look, tell)
     steps = [look.step] if look.step else [entry for entry in run.steps if entry.debugged]
     roots = [Path(local) for entry in steps for local, _remote in entry.mappings]
     roots += [root / _script_folder(run) for root in roots]
@@ -78,30 +79,33 @@ def inspect_step(watching: Watching, run: RunRecord, look: StepLook, tell: Repor
         _step_of(run, sources[0]) if sources else next((one for one in steps if not one.final), None)
     )
     if target is None:
-        raise UserError(f"Nothing of the run {run.run_id} is debugged.", f"Submit it again: {again(run)}")
+        raise UserError(f"Nothing of the run {run.run_id} is debugged.", f"Submit it again: {rerun_command(run)}")
     rank = look.rank
     if rank is None and not run.on_error and not look.every_rank:
         rank = min(target.ports, default=0)
     _check_rank(run, [target], rank)
-    found = _found(watching, run, target, rank)
+    found = _wait_for_attachables(watching, run, target, rank)
     one = found[0]
     if one.error is not None and "message" in one.error and run.on_error:
         if len(places) != 1 or places[0].source is None:
             raise UserError(f"{one.step.name} holds at {one.error_text}.", f"To see it: inv {run.kind}.inspect")
         place = (places[0].source, places[0].line)
-        return _told(tell, held.inspect(watching, run, place, found, wanted.expressions, wanted.timeout, True))
+        return _report_stop(
+            tell,
+            exception_hold.inspect_hold_of_step(watching, run, place, found, wanted.expressions, wanted.timeout, True),
+        )
     if look.release:
-        raise held.nothing(run)
+        raise exception_hold.nothing_holds_error(run)
     if look.every_rank and len(found) > 1:
-        return _side_by_side(found, places, wanted, tell)
+        return _inspect_every_rank(found, places, wanted, tell)
     while True:
         try:
-            return _look(found[0], places, wanted, tell).as_json()
+            return _inspect_one(found[0], places, wanted, tell).as_json()
         except UserError as error:
-            found = _next(watching, run, target.name, rank, error, wanted.timeout)
+            found = _wait_for_next(watching, run, target.name, rank, error, wanted.timeout)
 
 
-def _next(
+def _wait_for_next(
     watching: Watching, run: RunRecord, name: str, rank: int | None, error: UserError, timeout: float
 ) -> list[Attachable]:
     """What comes after a script that has ended before it was reached.
@@ -114,21 +118,21 @@ def _next(
 
     if not isinstance(error, Ended | Lost):
         if isinstance(error.__cause__, DapError):
-            _see_alive(run, name)
+            _check_ended(run, name)
         raise error
     # A step may start several scripts, one after the other, and a script may become another by an exec.
     found = Watch(watching, run, name, rank).until_next(timeout)
     if not found:
         if isinstance(error, Lost):
-            _see_alive(run, name)
+            _check_ended(run, name)
         elif _without_children(run, name):
             why = "Child processes are left out of this run (--no-children). With them: "
-            raise UserError(error.problem, why + again(run, name)) from error
+            raise UserError(error.problem, why + rerun_command(run, name)) from error
         raise error
     return found
 
 
-def _look(
+def _inspect_one(
     one: Attachable,
     places: Sequence[Place],
     wanted: InspectOptions,
@@ -142,7 +146,7 @@ def _look(
     return inspect_places.inspect_places(one.endpoint, places, wanted, report=tell, is_own=own, wait_for_ranks=meet)
 
 
-def _told(tell: Report, result: dict[str, Any]) -> dict[str, Any]:
+def _report_stop(tell: Report, result: dict[str, Any]) -> dict[str, Any]:
     tell("stop", result)
     return result
 
@@ -160,7 +164,7 @@ class _Rank:
     error: BaseException | None = None
 
 
-def _side_by_side(
+def _inspect_every_rank(
     found: Sequence[Attachable], places: Sequence[Place], wanted: InspectOptions, tell: Report
 ) -> dict[str, Any]:
     """Look at every rank at once: none goes on before all have stopped and been read, as they may wait for each other.
@@ -187,7 +191,7 @@ def _side_by_side(
                     tell(kind, told)
 
         try:
-            rank.found = _look(one, places, wanted, tell_rank, meet)
+            rank.found = _inspect_one(one, places, wanted, tell_rank, meet)
         except BaseException as error:
             rank.error = error
         finally:
@@ -208,10 +212,10 @@ def _side_by_side(
     seen = [rank for rank in ranks if rank.found is not None]
     if not seen:
         raise next(rank.error for rank in ranks if rank.error is not None)
-    return _compared(ranks, tell)
+    return _compare_ranks(ranks, tell)
 
 
-def _compared(ranks: Sequence[_Rank], tell: Report) -> dict[str, Any]:
+def _compare_ranks(ranks: Sequence[_Rank], tell: Report) -> dict[str, Any]:
     """The ranks' stops, with the names whose values differ."""
     found = [(rank, rank.found) for rank in ranks if rank.found is not None]
     rows = []
@@ -241,7 +245,7 @@ def _compared(ranks: Sequence[_Rank], tell: Report) -> dict[str, Any]:
 # What holds
 
 
-def _what_holds(watching: Watching, run: RunRecord, look: StepLook, tell: Report) -> dict[str, Any]:
+def _inspect_hold(watching: Watching, run: RunRecord, look: StepInspection, tell: Report) -> dict[str, Any]:
     """Look at the exception at which a step holds, or say that it holds before its first line.
 
     Where it does not hold it is stopped where its code calls ``breakpoint()``.
@@ -250,12 +254,17 @@ def _what_holds(watching: Watching, run: RunRecord, look: StepLook, tell: Report
     steps = [look.step] if look.step else [step for step in run.steps if step.debugged]
     _check_rank(run, steps, look.rank)
     if run.on_error or look.release:
-        held.check(run)
-        found = _found(watching, run, look.step, look.rank)
-        return _told(tell, held.inspect(watching, run, None, found, wanted.expressions, wanted.timeout, look.release))
-    found = _found(watching, run, look.step, look.rank)
+        exception_hold.check_on_error(run)
+        found = _wait_for_attachables(watching, run, look.step, look.rank)
+        return _report_stop(
+            tell,
+            exception_hold.inspect_hold_of_step(
+                watching, run, None, found, wanted.expressions, wanted.timeout, look.release
+            ),
+        )
+    found = _wait_for_attachables(watching, run, look.step, look.rank)
     if found[0].state != attachable.WAITING:
-        return _look(found[0], (), wanted, tell).as_json()
+        return _inspect_one(found[0], (), wanted, tell).as_json()
     script = _first_line(run, found[0])
     which = "" if found[0].rank is None else f" --rank {found[0].rank}"
     watching.console.line(
@@ -292,17 +301,19 @@ def _check_rank(run: RunRecord, steps: Sequence[StepRecord], rank: int | None) -
     ranks = ", ".join(map(str, target.ports))
     raise UserError(
         f"Rank {rank} of {target.name} is not debugged in this run; debugged: {ranks}.",
-        f"For this one: {again(run, target.name)} --rank {rank}",
+        f"For this one: {rerun_command(run, target.name)} --rank {rank}",
     )
 
 
-def _found(watching: Watching, run: RunRecord, target: StepRecord | None, rank: int | None) -> list[Attachable]:
+def _wait_for_attachables(
+    watching: Watching, run: RunRecord, target: StepRecord | None, rank: int | None
+) -> list[Attachable]:
     """What can be looked at, with a word about what else holds."""
     name = target.name if target is not None else None
     with watching.console.step("tail-log") as shown:
         found = Watch(watching, run, name, rank).until_open(shown)
         if not found:
-            raise UserError(f"No step of the run {run.run_id} has raised.", f"Submit it again: {again(run)}")
+            raise UserError(f"No step of the run {run.run_id} has raised.", f"Submit it again: {rerun_command(run)}")
         shown.text = summary(found, watching.limit)
     one = found[0]
     others = [
@@ -327,7 +338,7 @@ def _script_folder(run: RunRecord) -> str:
     return ""
 
 
-def _see_alive(run: RunRecord, name: str) -> None:
+def _check_ended(run: RunRecord, name: str) -> None:
     """See whether a step with which no debugger could speak has only come to its end.
 
     Raises:
@@ -340,8 +351,8 @@ def _see_alive(run: RunRecord, name: str) -> None:
         if step.status == records.FAILED:
             raise step_failed(now, step)
         if step.final:
-            raise UserError(f"{name} has ended: {step.status}.", f"Submit it again: {again(now, name)}")
-        time.sleep(LOOK_SECONDS)
+            raise UserError(f"{name} has ended: {step.status}.", f"Submit it again: {rerun_command(now, name)}")
+        time.sleep(POLL_SECONDS)
 
 
 def _step_of(run: RunRecord, source: Path) -> StepRecord:

@@ -17,11 +17,11 @@ from ..paths import shown
 from ..pipelines.problems import SeveralErrors
 from ..redaction import scrub
 from ..settings import Settings
-from . import entry, inference, variables
+from . import entry_checks, inference, service_variables
 from .specification import serving_of
 
 
-def findings(settings: Settings, env: Sequence[str]) -> Iterator[Finding]:
+def check_deployment(settings: Settings, env: Sequence[str]) -> Iterator[Finding]:
     """Look at a deployment, one finding for each thing.
 
     Args:
@@ -35,15 +35,15 @@ def findings(settings: Settings, env: Sequence[str]) -> Iterator[Finding]:
         found = overlay.apply_deployment_file(settings, model_locator(settings))
     except UserError as error:
         # Of what is in a file that is wrong nothing else can be said, but of what is not.
-        yield from _wrong("deployment", *(error.errors if isinstance(error, SeveralErrors) else (error,)))
+        yield from _findings_of_errors("deployment", *(error.errors if isinstance(error, SeveralErrors) else (error,)))
         for name, look in (
             ("engine", lambda: engines.choose(settings.engine)),
-            ("variables", lambda: variables.named(settings, env)),
+            ("variables", lambda: service_variables.collect_variables(settings, env)),
         ):
             try:
                 look()
             except UserError as wrong:
-                yield from _wrong(name, wrong)
+                yield from _findings_of_errors(name, wrong)
         return
     settings, deployment = found.settings, found.deployment
     if deployment is not None:
@@ -53,14 +53,16 @@ def findings(settings: Settings, env: Sequence[str]) -> Iterator[Finding]:
     try:
         engine, word = engines.choose(settings.engine)
     except UserError as error:
-        yield from _wrong("engine", error)
+        yield from _findings_of_errors("engine", error)
     else:
         yield Finding("engine", True, word or engine.name)
         yield from _environment(settings, deployment, engine)
     try:
-        named = variables.named(settings, env, described=deployment.variables if deployment is not None else None)
+        named = service_variables.collect_variables(
+            settings, env, described=deployment.variables if deployment is not None else None
+        )
     except UserError as error:
-        yield from _wrong("variables", error)
+        yield from _findings_of_errors("variables", error)
     else:
         texts = [scrub(f"{name}={value}") for name, value in sorted(named.values.items())]
         yield Finding("variables", True, ", ".join(texts) or "none")
@@ -69,7 +71,7 @@ def findings(settings: Settings, env: Sequence[str]) -> Iterator[Finding]:
     yield from (Finding("note", None, note) for note in found.notes)
 
 
-def _wrong(name: str, *errors: UserError) -> Iterator[Finding]:
+def _findings_of_errors(name: str, *errors: UserError) -> Iterator[Finding]:
     for error in errors:
         problem, _, remedy = str(error).partition("\n")
         yield Finding(name, False, problem.removeprefix("error: "), remedy)
@@ -86,9 +88,9 @@ def _code(settings: Settings, deployment: OnlineDeployment | None) -> Iterator[F
         yield Finding("code", True, text)
         return
     try:
-        entry.check(settings)
+        entry_checks.check_entry_script(settings)
     except UserError as error:
-        yield from _wrong("code", error)
+        yield from _findings_of_errors("code", error)
         return
     if deployment is not None and deployment.code is None:
         yield Finding("code", True, "none: MLflow serves the model")
@@ -120,9 +122,9 @@ def _environment(settings: Settings, deployment: OnlineDeployment | None, engine
         environment = inference.environment_of(settings, deployment, engine.name)
         built = inference.found(environment, settings, engine)
     except UserError as error:
-        yield from _wrong("environment", error)
+        yield from _findings_of_errors("environment", error)
         return
-    what = _what(environment)
+    what = _describe_environment(environment)
     if built is not None:
         where = built.name if engine.name == "docker" else shown(Path(built.name))
         yield Finding("environment", True, f"{what}: built ({where})")
@@ -135,7 +137,7 @@ def _environment(settings: Settings, deployment: OnlineDeployment | None, engine
     yield from (Finding("environment", None, note) for note in environment.notes)
 
 
-def _what(environment: ResolvedEnvironment) -> str:
+def _describe_environment(environment: ResolvedEnvironment) -> str:
     reference = environment.reference
     if environment.definition is None:
         assert reference is not None

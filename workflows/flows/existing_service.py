@@ -21,12 +21,12 @@ from ..settings import Settings
 if TYPE_CHECKING:
     from ..debugger.inspect_places import Report
     from .failed_requests import FailedRequest
-    from .inspected import Look
+    from .service_inspection import Look
     from .stacks import Target
 
 
 @dataclass
-class Present:
+class ExistingService:
     """What is done with the service that there is.
 
     Attributes:
@@ -92,25 +92,25 @@ class Present:
             failed: Post the kept request of this number in place of the one in ``look``; 0 for the latest.
             tell: Called with what is seen, as it happens.
         """
-        from . import failed_requests, inspected
+        from . import failed_requests, service_inspection
 
         service = self._started("First: inv deploy.debug")
         if failed is not None:
             self._check_keeps(service)
-            one = failed_requests.chosen(service, failed or None)
-            look = replace(look, request=failed_requests.again(one), number=one.number)
+            one = failed_requests.find_request(service, failed or None)
+            look = replace(look, request=failed_requests.repeat_request(one), number=one.number)
             self.console.line(f"Request {one.number}: {one.method} {one.route}, {format_size(one.bytes)}")
             if failed_requests.is_of_former_code(one, service):
                 self.console.line(f"  note: {service.score_script.name} was loaded anew since this request failed")
-        return inspected.inspect(service, look, tell)
+        return service_inspection.inspect_service(service, look, tell)
 
     def failed_requests(self) -> tuple[Service, list[FailedRequest]]:
         """The service, which may have ended, and the requests to it that failed."""
         from . import failed_requests
 
-        service = self._known("First: inv deploy.debug")
+        service = self._load_service("First: inv deploy.debug")
         self._check_keeps(service)
-        return service, failed_requests.kept(service)
+        return service, failed_requests.list_failed_requests(service)
 
     def _check_keeps(self, service: Service) -> None:
         if service.by_itself:
@@ -138,7 +138,7 @@ class Present:
         return "running" if self._engine_of(service).is_alive(service) else "ended"
 
     def _running(self, remedy: str) -> Service:
-        service = self._known(remedy)
+        service = self._load_service(remedy)
         if not self._engine_of(service).is_alive(service):
             if self.held:
                 # Without the lock it may be one that another command is just making.
@@ -147,7 +147,7 @@ class Present:
         self._engine_of(service).ensure_forwarder(service)
         return service
 
-    def _known(self, remedy: str) -> Service:
+    def _load_service(self, remedy: str) -> Service:
         service = sessions.load(self.settings.project)
         if service is None:
             raise UserError("No service of this project is running.", remedy)
@@ -167,7 +167,7 @@ class Present:
                 self.engine.remove(handle)
 
     @contextlib.contextmanager
-    def _told_what_is_gone(self) -> Iterator[None]:
+    def _report_ended_service(self) -> Iterator[None]:
         """Say, where the block fails, that the service before it has been ended; once."""
         try:
             yield
@@ -221,5 +221,5 @@ class Present:
 
     def logs(self, follow: bool, tail: int | None = None) -> Iterator[bytes]:
         """The service's log, or its last lines, also of one that has ended by itself."""
-        service = self._known("First: inv deploy.debug")
+        service = self._load_service("First: inv deploy.debug")
         return self._engine_of(service).logs(service, follow, tail)

@@ -14,7 +14,7 @@ from ..models import Check, Service
 from .request import WISHES, Request
 
 #: Seconds between two looks at the announcements, which are a small local file.
-LOOK_SECONDS = 0.01
+POLL_SECONDS = 0.01
 #: Seconds between two questions whether the engine still runs the service.
 ALIVE_SECONDS = 0.5
 
@@ -57,13 +57,13 @@ class Ready:
         return f"{script} serves, debugger welcome on {endpoint.host}:{endpoint.port}"
 
 
-def get(service: Service, path: str, timeout: float) -> int:
+def send_get(service: Service, path: str, timeout: float) -> int:
     """The status with which the service answers a GET.
 
     Raises:
         OSError: It could not be sent, or nothing came back in time.
     """
-    return exchange(service.scoring_port, Request("GET", path, None, ""), timeout)[0]
+    return send_request(service.scoring_port, Request("GET", path, None, ""), timeout)[0]
 
 
 def ready_status(service: Service, timeout: float) -> int:
@@ -72,10 +72,10 @@ def ready_status(service: Service, timeout: float) -> int:
     Raises:
         OSError: Nothing came back in time.
     """
-    return ask(service.ready, service.ready_port, timeout)[0]
+    return send_check(service.ready, service.ready_port, timeout)[0]
 
 
-def ask(check: Check, port: int, timeout: float) -> tuple[int, bytes]:
+def send_check(check: Check, port: int, timeout: float) -> tuple[int, bytes]:
     """Ask whether a service is ready or alive: the status and the body of its answer.
 
     Args:
@@ -87,10 +87,10 @@ def ask(check: Check, port: int, timeout: float) -> tuple[int, bytes]:
         OSError: Nothing came back in time.
     """
     request = Request(check.method, check.path, None, "")
-    return exchange(port, request, timeout, secure=check.scheme == "https")[:2]
+    return send_request(port, request, timeout, secure=check.scheme == "https")[:2]
 
 
-def exchange(port: int, request: Request, timeout: float | None, secure: bool = False) -> tuple[int, bytes, str]:
+def send_request(port: int, request: Request, timeout: float | None, secure: bool = False) -> tuple[int, bytes, str]:
     """One request to a service: status, body and content type of the response.
 
     Args:
@@ -132,7 +132,7 @@ def exchange(port: int, request: Request, timeout: float | None, secure: bool = 
         command_log.log_request(request.method, f"http://127.0.0.1:{port}{request.path}", came, begun)
 
 
-def died(service: Service, engine: Engine, how: str) -> UserError:
+def startup_error(service: Service, engine: Engine, how: str) -> UserError:
     """The error for a service that did not come up, with the end of its log."""
     lines = _last_lines(service, engine)
     problem = f"The service {service.name} did not come up: {how}."
@@ -147,10 +147,10 @@ def died(service: Service, engine: Engine, how: str) -> UserError:
     return UserError(problem, "The whole log: inv container.logs", details=lines)
 
 
-def speechless(service: Service, engine: Engine, short: UserError) -> UserError:
+def cannot_report_error(service: Service, engine: Engine, short: UserError) -> UserError:
     """The error for a service that cannot say any more how it gets on."""
     try:
-        serves = get(service, "/", timeout=5) == 200
+        serves = send_get(service, "/", timeout=5) == 200
     except OSError:
         serves = False
     state = "serves, but cannot announce it" if serves else "cannot announce whether it serves"

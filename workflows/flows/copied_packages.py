@@ -13,7 +13,7 @@ from ..paths import shown
 
 
 @dataclass(frozen=True)
-class Copied:
+class CopiedPackage:
     """One of them.
 
     Attributes:
@@ -25,20 +25,20 @@ class Copied:
     editable: bool
 
 
-def copied(definition: EnvironmentDefinition, engine: str, live: Sequence[str]) -> list[Copied]:
+def find_copied_packages(definition: EnvironmentDefinition, engine: str, live: Sequence[str]) -> list[CopiedPackage]:
     """The local packages that an environment has copies of."""
     stay = [Path(path) for path in live]
     if engine == "process":
         # There every editable package is in its folder.
         stay += [item.local for item in definition.pip if item.editable and item.local is not None]
     found = local_packages.copied_packages(definition.pip, stay)
-    return [Copied(item.local, item.editable) for item in found if item.local is not None]
+    return [CopiedPackage(item.local, item.editable) for item in found if item.local is not None]
 
 
-def notes(definition: EnvironmentDefinition, image: ImageRef) -> list[str]:
+def notes_on_copies(definition: EnvironmentDefinition, image: ImageRef) -> list[str]:
     """On local packages that are copied: which command takes an edit of theirs."""
     return [
         f"{shown(one.local)} is installed as a copy: inv deploy.debug takes an edit of it"
         + ("" if one.editable else " (with `-e` in front of it, edits are live)")
-        for one in copied(definition, image.engine, image.live)
+        for one in find_copied_packages(definition, image.engine, image.live)
     ]
