@@ -1,4 +1,4 @@
-"""A run's step that holds at an exception: looked at as often as one likes, and let go when it is told to."""
+"""Inspects a step that holds at an exception. It holds on for further inspections until it is released."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_on_error(run: RunRecord) -> None:
-    """See that a run may hold at an exception.
+    """Check that a run may hold at an exception.
 
     Raises:
         UserError: It was not debugged with ``--on-error``.
@@ -26,7 +26,7 @@ def check_on_error(run: RunRecord) -> None:
 
 
 def nothing_holds_error(run: RunRecord) -> UserError:
-    """The error for a run of which nothing holds at an exception."""
+    """The error for a run in which no step holds at an exception."""
     return UserError(
         f"Nothing of the run {run.run_id} holds at an exception.",
         f"Name a line to stop at: inv {run.kind}.inspect FILE:LINE; to hold at errors: inv {run.kind}.debug --on-error",
@@ -42,19 +42,19 @@ def inspect_hold_of_step(
     timeout: float,
     release: bool,
 ) -> dict[str, Any]:
-    """Look at the exception at which a step holds.
+    """Inspect the exception at which a step holds.
 
     Args:
         watching: How to watch.
         run: The run.
-        place: The file and line whose frame is shown; None for the innermost of the person's own code.
-        found: What holds; the first is looked at.
+        place: The file and line whose frame is shown; None for the innermost frame of the user's own code.
+        found: The ranks that hold; the first one is inspected.
         expressions: What to evaluate.
-        timeout: Seconds for the debugger to see the exception.
-        release: Whether it is let go after that.
+        timeout: Seconds for the debugger to get the exception.
+        release: Whether the step goes on after that.
 
     Raises:
-        UserError: The place is not part of the stack, and the step holds on; or nothing holds at an exception.
+        UserError: The place is not part of the stack, and the step holds on; or no step holds at an exception.
     """
     from ..debugger.inspect_exceptions import inspect_hold
 

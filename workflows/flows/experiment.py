@@ -1,4 +1,4 @@
-"""The story of an experiment: create, build, run, attach; later show, logs, outputs, cancel."""
+"""The chain of steps for an experiment: create, build, run, attach; later show, logs, outputs, cancel."""
 
 from __future__ import annotations
 
@@ -49,23 +49,23 @@ if TYPE_CHECKING:
     from .snapshots import Found
 
 KIND = "experiment"
-#: Seconds that a run may take to end by itself: a build takes away what it has made.
+#: Seconds that a canceled run may take to end by itself, since a build removes what it has made.
 CANCEL_SECONDS = 15.0
-#: Seconds for a debugger that has just left to be known as gone.
+#: Seconds until the event of a debugger that has just left has been written.
 LEFT_SECONDS = 3.0
 #: Seconds between two looks at whether a run is to be canceled while its environment is built.
 POLL_SECONDS = 0.05
-#: Runs that are listed unless all are asked for.
+#: How many runs are listed by default.
 LISTED_RUNS = 10
 
 
 @dataclass
 class ExperimentFlow:
-    """The steps, on one project's settings. Each can be done alone; `debug` chains them.
+    """The steps for one project. Each can be used alone; `debug` chains them.
 
     Attributes:
         settings: The settings.
-        console: Where steps show themselves.
+        console: Where progress is shown.
     """
 
     settings: Settings
@@ -81,7 +81,7 @@ class ExperimentFlow:
     # The chain
 
     def create(self, name: str) -> None:
-        """Make an experiment."""
+        """Create an experiment."""
         catalog.create(self.settings.project, name)
         self._report_created(name)
 
@@ -90,16 +90,16 @@ class ExperimentFlow:
             step.text = f"experiment {name}"
 
     def submit(self, name: str, options: RunOptions, debug: DebugRequest | None, created: bool = False) -> RunRecord:
-        """Build the environment and start a run, which goes on by itself; or have the workspace do so.
+        """Build the environment and start a run in the background, here or in the workspace.
 
         Args:
             name: The experiment.
             options: What was typed for the run.
-            debug: How it is debugged; None for not at all.
-            created: Whether the experiment was made for it, which is told once the run is known to be one.
+            debug: How it is debugged; None if it is not.
+            created: Whether the experiment was created for this run, which is reported once the run exists.
 
         Raises:
-            UserError: It cannot be started. Of its processes nothing is left then; the build's log is kept.
+            UserError: It cannot be started. No process of it is left then; the build's log is kept.
         """
         catalog.require(self.settings.project, name)
         if self.settings.backend == "azureml":
@@ -138,7 +138,7 @@ class ExperimentFlow:
             with interrupt_when_canceled(run):
                 image = self._build(run, work.environment, engine)
             with self.console.step("run") as step, uninterrupted():
-                # From here on the runner is what sees to a cancel.
+                # From here on the runner handles a cancel.
                 check_canceled(run)
                 run.status = records.NOT_STARTED
                 submission.start(run, self._plan(run, work, image, debug), waiting)
@@ -155,7 +155,7 @@ class ExperimentFlow:
 
     @contextlib.contextmanager
     def _restore_configuration_on_failure(self, name: str, options: RunOptions) -> Iterator[None]:
-        """Have the run configuration as it was where no run can be made of it."""
+        """Restore the run configuration if the run cannot be started."""
         path = catalog.runconfig_path(self.settings.project, name)
         folder_was, file_was = path.parent.is_dir(), path.exists()
         before = read_bytes(path) if path.is_file() else None
@@ -163,7 +163,7 @@ class ExperimentFlow:
             yield
         except BaseException:
             if not file_was and not options.edit and not store.count_runs(self.settings.project)[name]:
-                # Nothing was run with it, and what was typed in vain is not to be repeated.
+                # No run used this new configuration, and its wrong values must not be used by the next command.
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
                     if not folder_was:
@@ -176,14 +176,17 @@ class ExperimentFlow:
     def run(self, name: str, options: RunOptions) -> RunRecord:
         """Start a run without a debugger; raises as :meth:`submit`.
 
-        A job's file says all that an experiment has to know: one that is not there yet is made for it.
+        With a job file, an experiment that does not exist is created, since the file has all that it needs.
         """
         with self._create_if_missing(name) if options.job is not None else contextlib.nullcontext(False) as made:
             return self.submit(name, options, None, created=made)
 
     @contextlib.contextmanager
     def _create_if_missing(self, name: str) -> Iterator[bool]:
-        """Make an experiment that is not there yet; the value tells. It is not kept where its run cannot begin."""
+        """Create an experiment if it does not exist; the value is whether it did not.
+
+        It is removed again if its run cannot be started.
+        """
         project = self.settings.project
         made = not catalog.exists(project, name)
         if made:
@@ -196,9 +199,9 @@ class ExperimentFlow:
             raise
 
     def debug(self, name: str, options: RunOptions, request: DebugRequest) -> tuple[RunRecord, list[Attachable]]:
-        """The whole chain; an experiment that is not there yet is made.
+        """Run the complete chain; an experiment that does not exist is created.
 
-        What Ctrl-C or a silent script leaves behind is ended.
+        The run is canceled on Ctrl-C and on errors such as a script that never listens.
         """
         before = launch_json(self.settings.project)
         with self._create_if_missing(name) as made:
@@ -209,7 +212,7 @@ class ExperimentFlow:
             if found:
                 self.attach(run, found, before)
         except (StepFailed, StillWaiting):
-            # A node that took minutes to come may be reached yet.
+            # The node took minutes to start, and may still become reachable.
             raise
         except BaseException:
             self.cancel(run)
@@ -217,7 +220,7 @@ class ExperimentFlow:
         return run, found
 
     def join(self, name: str, request: DebugRequest) -> tuple[RunRecord, list[Attachable]] | None:
-        """Wait for the run in which the experiment is being debugged already; None where there is none."""
+        """Wait for the run in which the experiment is already being debugged; None if there is none."""
         run = self.session(name)
         if run is None or (request.rank or 0) not in run.steps[0].ports:
             return None
@@ -229,7 +232,7 @@ class ExperimentFlow:
         return run, found
 
     def tail_log(self, run: RunRecord) -> list[Attachable]:
-        """Wait until the script says where it listens; see :func:`~workflows.flows.watching.until_open`."""
+        """Wait until a debugger can attach to the script; see :func:`~workflows.flows.watching.until_open`."""
         return until_open(self._watching, run)
 
     def attach(self, run: RunRecord, found: Sequence[Attachable], before: bytes | None = None) -> None:
@@ -239,20 +242,20 @@ class ExperimentFlow:
     # One run, and all of them
 
     def find(self, wanted: str | None) -> RunRecord:
-        """The run that is meant; the latest without a word."""
+        """Find a run by what was typed; the latest for None."""
         found = store.find_run(self.settings.project, KIND, wanted)
         return self.refresh(found) if found.in_workspace else found
 
     def refresh(self, run: RunRecord) -> RunRecord:
-        """What is known of a run by now, wherever it runs and whatever the settings say of the next one."""
+        """The current record of a run, from the backend that it runs on, whatever the settings are."""
         return self.workspace.backend.refresh(run) if run.in_workspace else store.refresh(run)
 
     def cancel(self, run: RunRecord) -> RunRecord:
-        """End a run at once, wherever it stands."""
+        """Cancel a run, on whichever backend it runs."""
         return self.workspace.backend.cancel(run) if run.in_workspace else store.cancel(run, CANCEL_SECONDS)
 
     def workspace_details(self, run: RunRecord) -> dict[str, str]:
-        """What there is to say of where a run is in the workspace, by title; nothing where it is on this machine."""
+        """Details of a run in a workspace, by title; none for a run on this machine."""
         if not run.in_workspace:
             return {}
         from ..azureml.run_location import load_location
@@ -264,7 +267,7 @@ class ExperimentFlow:
         return found
 
     def why_metrics_incomplete(self, run: RunRecord) -> str:
-        """Why the metrics of a run in a workspace are not known here, or not all; empty where they are."""
+        """Why metrics of a run in a workspace are missing here; empty if they are complete."""
         if not run.in_workspace:
             return ""
         from ..azureml.run_metrics import note_path
@@ -275,18 +278,18 @@ class ExperimentFlow:
             return ""
 
     def fetch_outputs(self, run: RunRecord) -> dict[str, str]:
-        """Have what a run has written in its folder; see :meth:`.WorkspaceRuns.bring_outputs`."""
+        """Fetch the outputs of a run in a workspace into its folder; see :meth:`.WorkspaceRuns.fetch_outputs`."""
         return self.workspace.fetch_outputs(run) if run.in_workspace else {}
 
     def inspect(self, run: RunRecord, look: StepInspection, tell: Report) -> dict[str, Any]:
-        """Look at lines of the script, or at where it holds; see :func:`.step_inspection.inspect_step`."""
+        """Inspect the script at lines, or where it holds; see :func:`.step_inspection.inspect_step`."""
         return inspect_step(self._watching, run, replace(look, step=run.steps[0]), tell)
 
     def snapshots(self, run: RunRecord) -> Found:
         """The snapshots of a run's failure; those of a run in a workspace are fetched.
 
         Raises:
-            UserError: There are none; it says why.
+            UserError: There are none; the message has the reason.
         """
         from .snapshots import snapshots_of_run
 
@@ -310,7 +313,7 @@ class ExperimentFlow:
     def _prepare_run(
         self, name: str, options: RunOptions, debug: DebugRequest | None
     ) -> tuple[RunRecord, Work, Engine]:
-        """A run whose environment is to be built, with this process as its runner."""
+        """Create a run whose environment is still to be built, with this process as its runner."""
         project = self.settings.project
 
         def same(run: RunRecord) -> bool:
@@ -318,7 +321,7 @@ class ExperimentFlow:
 
         store.replace_abandoned(project, KIND, same, self.console.line, CANCEL_SECONDS)
         if debug is not None:
-            # Looked at again where it counts; here nothing has been asked of the person yet.
+            # Checked early, before anything takes time, and again under the lock.
             self._check_session(name)
         work, engine = self._work(name, options, debug)
         with store.submission_lock(project):
@@ -330,7 +333,7 @@ class ExperimentFlow:
                 run.status, run.debugged = records.PREPARING, debug is not None
                 run.on_error = bool(debug and debug.on_error)
                 run.command, run.file, run.options = work.shown, str(work.file), work.options
-                # As far as it is known: the image comes with the build.
+                # The image is only known after the build.
                 ports = self._ports(work, debug)
                 plan = self._plan(run, work, ImageRef(engine.name, "", ""), debug, ports)
                 names = experiment_configuration_names(work.step.ranks, ports)
@@ -347,7 +350,7 @@ class ExperimentFlow:
         return run, work, engine
 
     def _work(self, name: str, options: RunOptions, debug: DebugRequest | None) -> tuple[Work, Engine]:
-        """What the run does, and the engine that does it."""
+        """What the run executes, and the engine for it."""
         from ..experiments import run_work
         from ..experiments.configure import command, configure
         from ..experiments.environments import resolved_environment, with_registered_environment
@@ -384,7 +387,7 @@ class ExperimentFlow:
             check_launch_json(self.settings.project)
 
     def _check_session(self, name: str) -> None:
-        """See that no other run of the experiment is being debugged."""
+        """Check that no other run of the experiment is being debugged."""
         run = self.session(name)
         if run is not None and not self._debugger_has_left(run):
             raise UserError(
@@ -393,9 +396,9 @@ class ExperimentFlow:
             )
 
     def _debugger_has_left(self, run: RunRecord) -> bool:
-        """Whether a run's debugger has left it, as an inspection does: it comes to its end by itself.
+        """Whether a run's debugger has left it, as after an inspection, so that the run ends by itself.
 
-        That it has left is announced a moment after it has.
+        The debuggee reports that a moment after it has happened.
         """
         deadline = time.monotonic() + LEFT_SECONDS
         while time.monotonic() < deadline:
@@ -412,7 +415,7 @@ class ExperimentFlow:
         return False
 
     def session(self, name: str) -> RunRecord | None:
-        """The run in which an experiment is being debugged; None where there is none."""
+        """The run in which an experiment is being debugged; None if there is none."""
         run_id = catalog.debugged_run_id(self.settings.project, name)
         run = records.load(store.runs_folder(self.settings.project) / run_id) if run_id else None
         if run is None or run.final:
@@ -421,7 +424,7 @@ class ExperimentFlow:
         return None if run.final else run
 
     def _ports(self, work: Work, debug: DebugRequest | None) -> dict[int, int]:
-        """Debug ports by rank, each base + rank, promised to this run; its runner takes them over."""
+        """Choose and reserve debug ports by rank, each base + rank; the run's runner takes the reservation over."""
         if debug is None:
             return {}
         from ..pipelines.commands import published_port
@@ -463,7 +466,7 @@ class ExperimentFlow:
         )
 
     def _build(self, run: RunRecord, environment: ResolvedEnvironment, engine: Engine) -> ImageRef:
-        """Build the run's environment, or find it built; what is shown is kept with the run."""
+        """Build the run's environment if necessary; the output is also written to the run's control log."""
         notes: tuple[str, ...] = environment.notes
         with open_file(control_log(run), "a", encoding="utf-8") as log, self.console.step("build") as step:
             scrub_line = LineScrubber()
@@ -496,7 +499,7 @@ class ExperimentFlow:
 
 
 def rank_count(config: RunConfig) -> int:
-    """How many processes a run of it is, over all nodes."""
+    """How many processes a run with a configuration has, on all nodes together."""
     return config.processes * config.node_count if config.distribution else 1
 
 

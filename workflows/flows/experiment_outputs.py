@@ -14,14 +14,14 @@ from ..runs.record import RunRecord
 
 
 def control_log(run: RunRecord) -> Path:
-    """The log of the build, where Azure has it."""
+    """The log of the environment's build, at Azure's path."""
     if run.in_workspace:
         return run.build_log(run.steps[0])
     return run.folder / "azureml-logs" / "60_control_log.txt"
 
 
 def outputs(run: RunRecord) -> list[tuple[str, Path]]:
-    """What a run's script has written: each file's name in the run, and where it lies."""
+    """List the files that a run's script has written: each with its name in the run and its path."""
     from ..experiments.mlflow_reader import artifacts
 
     places = [*((name, run.folder / name) for name in RUN_FOLDERS), *artifacts(run.folder, run.run_id)]
@@ -29,7 +29,7 @@ def outputs(run: RunRecord) -> list[tuple[str, Path]]:
 
 
 def _files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """The files below a folder and the folders that it links to; a link that leads back is listed itself."""
+    """The files below a folder, following links to folders; a link to a folder above is listed itself."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
@@ -48,7 +48,7 @@ def _files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
 
 
 def find_output(run: RunRecord, wanted: str) -> Path:
-    """A file that a run's script has written, by its name in the run or below ``outputs`` or ``artifacts``.
+    """Find a file that a run's script has written, by its name in the run or below ``outputs`` or ``artifacts``.
 
     Raises:
         UserError: There is none.
@@ -62,10 +62,10 @@ def find_output(run: RunRecord, wanted: str) -> Path:
 
 
 def copy_outputs(run: RunRecord, folder: Path) -> int:
-    """Copy what a run's script has written; the number of files.
+    """Copy the files that a run's script has written; returns how many.
 
     Raises:
-        UserError: One of them is there already, or cannot be written. Nothing is overwritten.
+        UserError: One of them exists in the folder, or cannot be written. Nothing is overwritten.
     """
     found = outputs(run)
     try:
@@ -89,7 +89,7 @@ def _copy_all(found: Sequence[tuple[str, Path]], folder: Path) -> None:
     for name, path in found:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if path.is_symlink():
-            # As it is: what it leads to may not be there, or lie outside.
+            # Copied as a link: its target may not exist, or be outside.
             (folder / name).symlink_to(os.readlink(path))
         elif path.is_file():
             shutil.copy2(path, folder / name)

@@ -18,7 +18,7 @@ POLL_SECONDS = 0.05
 
 
 class Canceled(UserError):
-    """Another command has asked for the run's end."""
+    """Another command has canceled the run."""
 
 
 def check_canceled(run: RunRecord) -> None:
@@ -34,14 +34,14 @@ def check_canceled(run: RunRecord) -> None:
 
 @contextlib.contextmanager
 def interrupt_when_canceled(run: RunRecord) -> Iterator[None]:
-    """End this command's work where another one asks for the run's end."""
+    """Interrupt the block, as Ctrl-C does, when another command cancels the run."""
     over = threading.Event()
     main = threading.main_thread().ident
 
     def look() -> None:
         while not over.wait(POLL_SECONDS):
             if (run.folder / "cancel").exists():
-                # Wherever the main thread is, it takes away what it has begun.
+                # The main thread cleans up what it has begun.
                 if hasattr(signal, "pthread_kill") and main is not None:
                     signal.pthread_kill(main, signal.SIGINT)
                 else:
@@ -52,7 +52,7 @@ def interrupt_when_canceled(run: RunRecord) -> Iterator[None]:
 
     before = signal.getsignal(signal.SIGINT)
     if before is signal.SIG_IGN:
-        # As a shell's background job has it.
+        # A shell's background job ignores SIGINT.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=look, name="cancel", daemon=True)
     thread.start()
@@ -69,9 +69,9 @@ def interrupt_when_canceled(run: RunRecord) -> Iterator[None]:
 
 
 def record_failed_start(run: RunRecord, error: BaseException) -> None:
-    """Record what became of a run that did not get to its script."""
+    """Record the end of a run whose script was not started."""
     reservations.release([port for step in run.steps for port in step.ports.values()])
-    # Where nothing can be written, the run is found to have no runner, which says enough.
+    # If nothing can be written, a later command finds that the run has no runner.
     with contextlib.suppress(OSError):
         if isinstance(error, (KeyboardInterrupt, Canceled)):
             store.close(run, records.CANCELED, "before its script was started")

@@ -1,4 +1,4 @@
-"""An experiment's runs in a workspace: submitted as jobs of SDK v2, and looked after from here."""
+"""An experiment's runs in a workspace, submitted as jobs of SDK v2."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 KIND = "experiment"
 #: Flags without which another command would do something else.
 _FLAGS = ("backend", "compute_target")
-#: Kept in a run's folder: where the outputs that its job file names lie.
+#: A file in a run's folder: the paths of the outputs that its job file names.
 _NAMED = "outputs.json"
 
 
 @dataclass
 class WorkspaceRuns:
-    """Submits and looks after runs.
+    """Submits runs and fetches their outputs.
 
     Attributes:
         settings: The settings.
-        console: Where steps show themselves.
+        console: Where progress is shown.
     """
 
     settings: Settings
@@ -52,12 +52,12 @@ class WorkspaceRuns:
         return self._backend
 
     def submit(self, name: str, options: RunOptions, debug: DebugRequest | None) -> RunRecord:
-        """Start a run, which goes on by itself.
+        """Start a run in the workspace.
 
         Args:
             name: The experiment.
             options: What was typed for the run.
-            debug: How it is debugged; None for not at all.
+            debug: How it is debugged; None if it is not.
 
         Raises:
             UserError: It cannot be started. Nothing of it is left then.
@@ -74,13 +74,13 @@ class WorkspaceRuns:
         return run
 
     def fetch_outputs(self, run: RunRecord) -> dict[str, str]:
-        """Bring what a run has written to `outputs` and `logs` into its folder; once it is over, only the first time.
+        """Fetch a run's `outputs` and `logs` into its folder; those of a run that is over are fetched only once.
 
         Returns:
-            Where the outputs that its job file names lie, by name.
+            The paths of the outputs that its job file names, by name.
 
         Raises:
-            UserError: It cannot be had. What was here before stays.
+            UserError: They cannot be fetched. What was fetched before stays.
         """
         from ..azureml import run_outputs
         from ..azureml.v2.workspace import JOBS_VERSION
@@ -96,7 +96,7 @@ class WorkspaceRuns:
         return named
 
     def _require_v2(self) -> None:
-        """See that SDK v2 is there and meant.
+        """Check that SDK v2 is installed and chosen.
 
         Raises:
             UserError: It is not.
@@ -136,7 +136,7 @@ class WorkspaceRuns:
         return self.backend.loaded(file, load)
 
     def _rerun_options(self, options: RunOptions) -> str:
-        """What to type, besides the experiment's name, to run it there again."""
+        """The options that, with the experiment's name, run it there again."""
         words: list[str] = []
         for flag in _FLAGS:
             named = f"--{flag.replace('_', '-')}"

@@ -1,4 +1,4 @@
-"""What steps go through before and while they run: queued, prepared, running; held for a debugger, and let go."""
+"""Lines about the phases of steps: queued, prepared and running, and holding for a debugger."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..runs.record import RunRecord
 
 
 class PhaseLines:
-    """Says what steps in a workspace have gone through, once each phase is over."""
+    """Makes lines about the phases of steps in a workspace, once each phase is over."""
 
     def __init__(self) -> None:
         self._told: dict[str, int] = {}
@@ -29,10 +29,10 @@ class PhaseLines:
 
 
 class HoldLines:
-    """Says that and why steps hold, and what became of it: a log that stands still does not tell.
+    """Makes lines about steps that hold for a debugger, since their logs do not show that.
 
     Args:
-        names: The steps that are looked at.
+        names: The steps to report on.
     """
 
     def __init__(self, names: Collection[str]) -> None:
@@ -40,7 +40,7 @@ class HoldLines:
         self._told: dict[tuple[str, int], str] = {}
 
     def new(self, run: RunRecord) -> list[str]:
-        """A line for each step, or rank of one, that has begun to hold or was let go since the last call."""
+        """A line for each step, or rank of one, that has begun or ended to hold since the last call."""
         lines = []
         for step in run.steps:
             if step.name not in self._names or not step.ports or step.status != record.RUNNING:

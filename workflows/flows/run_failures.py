@@ -14,22 +14,22 @@ from ..runs.record import RunRecord, StepRecord
 
 #: Lines of a failed step's log that are shown.
 SHOWN_LINES = 15
-#: How Python says that a package is not there.
+#: Python's message for a package that is not installed.
 _MISSING = re.compile(r"^ModuleNotFoundError: No module named '([^'.]+)")
 
 
 def rerun_command(run: RunRecord, step: str | None = None) -> str:
-    """What to type to debug it once more."""
+    """The command that debugs a run, or one step of it, again."""
     if run.single:
         return " ".join(filter(None, ["inv experiment.debug", run.options, run.name]))
-    # With what was typed to submit it: without, another pipeline would be run.
+    # The options choose the pipeline; without them another one might be run.
     if run.options.startswith("--deployment "):
         return f"inv deploy.debug {run.options}"  # a batch deployment, which is one step
     return " ".join(filter(None, ["inv pipeline.debug", run.options, f"--step {step}" if step else ""]))
 
 
 def rerun_command_from_run(run: RunRecord, step: str) -> str:
-    """What to type to debug a failed step once more, without the steps that have completed."""
+    """The command that debugs a failed step again, without running the steps that have completed."""
     completed = any(one.status == records.COMPLETED for one in run.steps)
     if run.single or run.in_workspace or run.options.startswith("--deployment ") or not completed:
         return rerun_command(run, step)
@@ -39,7 +39,7 @@ def rerun_command_from_run(run: RunRecord, step: str) -> str:
 
 
 def log_command(run: RunRecord, step: str) -> str:
-    """What to type to see a step's whole log."""
+    """The command that shows a step's complete log."""
     if run.single:
         return f"inv experiment.logs --run {run.number}"
     return f"inv pipeline.tail-log --run {run.number} --step {step}"
@@ -60,7 +60,7 @@ def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
     place: tuple[Path, int] | None = None
     for _rank, path in run.logs(step):
         found = tail_lines(path, SHOWN_LINES) if path.exists() else []
-        # Of several ranks the one that raised says why; the others were ended for it.
+        # If there are several ranks, the log of the one that raised has the cause; the others were ended because of it.
         if found and (not lines or any(line.startswith("Traceback") for line in found)):
             lines = found
             place = find_own_line(path, step.mappings)
@@ -105,7 +105,7 @@ def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
 
 
 def _why_not_held(run: RunRecord, step: StepRecord) -> list[str]:
-    """Why a step that failed under --on-error did not hold, a line; none where it did."""
+    """A line on why a step that failed under --on-error did not hold; none if it did."""
     if (
         not run.on_error
         or not step.debugged

@@ -1,4 +1,4 @@
-"""A look at the steps of a run without an editor: at lines of their code, at all ranks at once, at what holds."""
+"""Inspects steps of a run without an editor: at lines of their code, all ranks at once, or where they hold."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
     from ..debugger.inspect_places import InspectOptions, InspectResult, Report
     from ..debugger.places import Place
 
-#: How many ranks are looked at side by side.
+#: How many ranks are inspected at the same time.
 _MOST_RANKS = 64
-#: Seconds that a rank's thread may take to let go once all is over.
+#: Seconds that a rank's thread may take to disconnect at the end.
 _LEAVE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class StepInspection:
-    """What is wanted of an inspection of a run.
+    """What to inspect in a run.
 
     Attributes:
-        locations: Where, as typed; none for whatever holds, or else for the next ``breakpoint()``.
+        locations: Where to stop, as typed; none to inspect a step that holds, or to stop at the next ``breakpoint()``.
         wanted: What to do there.
-        step: The step; None for that of the file, or the first that holds.
+        step: The step; None for the one with the file, or the first one that holds.
         rank: The rank; None for any.
-        every_rank: Whether all ranks are looked at, side by side.
-        release: Whether what holds at an exception is let go after the look.
+        every_rank: Whether to inspect all ranks at the same time.
+        release: Whether a step that holds at an exception goes on after the inspection.
     """
 
     locations: tuple[str, ...]
@@ -53,16 +53,16 @@ class StepInspection:
 
 
 def inspect_step(watching: Watching, run: RunRecord, look: StepInspection, tell: Report) -> dict[str, Any]:
-    """Stop at lines of a step, look, and let it go on; or look at where it holds.
+    """Stop at lines of a step, read its state, and let it go on; or inspect where it holds.
 
     Args:
         watching: How to watch.
         run: The run.
-        look: What is wanted.
-        tell: Called with ``stop``, ``step``, ``log`` or ``ranks`` and what there is to show, as it happens.
+        look: What to inspect.
+        tell: Called with ``stop``, ``step``, ``log`` or ``ranks`` and the details as they arrive.
 
     Raises:
-        UserError: Nothing stops or holds there, and so on.
+        UserError: For example, no line is reached, or nothing holds.
     """
     from ..debugger.places import read_place
 
@@ -108,10 +108,10 @@ def inspect_step(watching: Watching, run: RunRecord, look: StepInspection, tell:
 def _wait_for_next(
     watching: Watching, run: RunRecord, name: str, rank: int | None, error: UserError, timeout: float
 ) -> list[Attachable]:
-    """What comes after a script that has ended before it was reached.
+    """Wait for the next script after one that has ended before a line was reached.
 
     Raises:
-        UserError: Nothing does; or it was another error.
+        UserError: No script follows, or the error was another one.
     """
     from ..debugger.dap_connection import DapError
     from ..debugger.sessions import Ended, Lost
@@ -120,7 +120,7 @@ def _wait_for_next(
         if isinstance(error.__cause__, DapError):
             _check_ended(run, name)
         raise error
-    # A step may start several scripts, one after the other, and a script may become another by an exec.
+    # A step may start several scripts, one after the other, and a script may replace itself by an exec.
     found = Watch(watching, run, name, rank).until_next(timeout)
     if not found:
         if isinstance(error, Lost):
@@ -156,7 +156,7 @@ def _report_stop(tell: Report, result: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class _Rank:
-    """The look at one rank."""
+    """The inspection of one rank."""
 
     number: int
     told: list[dict[str, Any]] = field(default_factory=list)
@@ -167,17 +167,17 @@ class _Rank:
 def _inspect_every_rank(
     found: Sequence[Attachable], places: Sequence[Place], wanted: InspectOptions, tell: Report
 ) -> dict[str, Any]:
-    """Look at every rank at once: none goes on before all have stopped and been read, as they may wait for each other.
+    """Inspect all ranks at the same time. None goes on before all have stopped, since they may wait for each other.
 
     Raises:
-        UserError: None has stopped; else what went wrong with a rank is said beside the others.
+        UserError: No rank has stopped. Otherwise errors of single ranks are part of the result.
     """
     ranks = [_Rank(one.rank or 0) for one in found[:_MOST_RANKS]]
     everyone = threading.Barrier(len(ranks))
     speaking = threading.Lock()
 
     def meet() -> None:
-        # Those that have not come within the limit are not waited for, nor at the next stop.
+        # After the limit, missing ranks are not waited for, at the next stop either.
         with contextlib.suppress(threading.BrokenBarrierError):
             everyone.wait(wanted.timeout)
 
@@ -195,11 +195,11 @@ def _inspect_every_rank(
         except BaseException as error:
             rank.error = error
         finally:
-            # The others have nobody to wait for any more.
+            # The other ranks do not wait for this one any more.
             if rank.error is not None:
                 everyone.abort()
 
-    # Daemons, so that Ctrl-C ends the command: what it leaves goes on, as its connections close.
+    # Daemon threads, so that Ctrl-C ends the command. Its connections close then, and the ranks go on.
     threads = [
         threading.Thread(target=work, args=(one, rank), name=f"rank-{rank.number}", daemon=True)
         for one, rank in zip(found, ranks, strict=False)
@@ -216,7 +216,7 @@ def _inspect_every_rank(
 
 
 def _compare_ranks(ranks: Sequence[_Rank], tell: Report) -> dict[str, Any]:
-    """The ranks' stops, with the names whose values differ."""
+    """Combine the ranks' stops, with the names whose values differ."""
     found = [(rank, rank.found) for rank in ranks if rank.found is not None]
     rows = []
     for rank, one in found:
@@ -246,9 +246,9 @@ def _compare_ranks(ranks: Sequence[_Rank], tell: Report) -> dict[str, Any]:
 
 
 def _inspect_hold(watching: Watching, run: RunRecord, look: StepInspection, tell: Report) -> dict[str, Any]:
-    """Look at the exception at which a step holds, or say that it holds before its first line.
+    """Inspect the exception at which a step holds, or report that it holds before its first line.
 
-    Where it does not hold it is stopped where its code calls ``breakpoint()``.
+    If it does not hold, stop it where its code calls ``breakpoint()``.
     """
     wanted = look.wanted
     steps = [look.step] if look.step else [step for step in run.steps if step.debugged]
@@ -276,7 +276,7 @@ def _inspect_hold(watching: Watching, run: RunRecord, look: StepInspection, tell
 
 
 def _first_line(run: RunRecord, one: Attachable) -> tuple[str, int] | None:
-    """The script before whose first line a step holds, and that line; None where it is not known."""
+    """The script before whose first line a step holds, and that line; None if it is not known."""
     from ..debugger.locations import first_line
     from ..runs import plan
 
@@ -294,7 +294,7 @@ def _first_line(run: RunRecord, one: Attachable) -> tuple[str, int] | None:
 
 
 def _check_rank(run: RunRecord, steps: Sequence[StepRecord], rank: int | None) -> None:
-    """See that one of the steps has this rank debugged."""
+    """Check that a rank is debugged in one of the steps."""
     if rank is None or any(not step.ports or rank in step.ports for step in steps):
         return
     target = steps[0]
@@ -308,7 +308,7 @@ def _check_rank(run: RunRecord, steps: Sequence[StepRecord], rank: int | None) -
 def _wait_for_attachables(
     watching: Watching, run: RunRecord, target: StepRecord | None, rank: int | None
 ) -> list[Attachable]:
-    """What can be looked at, with a word about what else holds."""
+    """Wait for ranks that can be inspected, and note which others hold."""
     name = target.name if target is not None else None
     with watching.console.step("tail-log") as shown:
         found = Watch(watching, run, name, rank).until_open(shown)
@@ -330,16 +330,16 @@ def _wait_for_attachables(
 
 
 def _script_folder(run: RunRecord) -> str:
-    """The folder of an experiment's script below its source; empty where that is the source itself."""
+    """The folder of an experiment's script, relative to its source folder; empty for the source folder itself."""
     with contextlib.suppress(ValueError):
         words = shlex.split(run.command)
         return os.path.dirname(words[0]) if words else ""
-    # A secret that was taken out of it may have left a quote without its other one.
+    # Masking a secret may have left an open quote in the command.
     return ""
 
 
 def _check_ended(run: RunRecord, name: str) -> None:
-    """See whether a step with which no debugger could speak has only come to its end.
+    """Check whether a step that the debugger could not reach has ended.
 
     Raises:
         UserError: It has.
@@ -356,8 +356,8 @@ def _check_ended(run: RunRecord, name: str) -> None:
 
 
 def _step_of(run: RunRecord, source: Path) -> StepRecord:
-    """The step whose code holds a file; of several the first that is not over."""
-    # By the name of a link, or by that of what it leads to.
+    """The step whose code folder has a file; the first one that is not over, if there are several."""
+    # The file may be a link, and the step's code folder may have the link or its target.
     names = (source.resolve(), source.parent.resolve() / source.name)
     matching = [
         step
@@ -375,7 +375,7 @@ def _step_of(run: RunRecord, source: Path) -> StepRecord:
 
 
 def _without_children(run: RunRecord, step: str) -> bool:
-    """Whether no debugger is let into what a step's scripts start."""
+    """Whether child processes of a step's scripts are not debugged."""
     from ..runs import plan
 
     if run.in_workspace:

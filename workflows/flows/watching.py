@@ -1,4 +1,4 @@
-"""What every story does with a run that has a debugger: wait for it, attach, look, say why it failed."""
+"""What pipelines and experiments share for runs with a debugger: waiting for the debug port, and attaching."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ..runs.record import RunRecord, StepRecord
 from .phases import PhaseLines
 from .run_failures import log_command, rerun_command, step_failed
 
-#: Seconds between two looks at the announcements, which are a small local file.
+#: Seconds between two reads of the step's events, which are a small local file.
 POLL_SECONDS = 0.01
-#: Seconds between two questions whether the run goes on at all.
+#: Seconds between two checks whether the run still goes on.
 ALIVE_SECONDS = 0.25
-#: Seconds that a step may be silent for at least, also where nothing is waited for.
+#: The least time that a step may be silent, in seconds, even if it does not wait for a debugger.
 LEAST_LIMIT = 5
-#: Seconds that a step may be queued and prepared in a workspace: nodes are started, images built.
+#: Seconds that a step may be queued and prepared in a workspace, where nodes are started and images built.
 QUEUE_LIMIT = 3600
-#: What is said of a run that completed without a Python script of its own.
+#: The text for a run that completed without starting a Python script of its own.
 NOTHING = "there was nothing to debug"
 #: Seconds that a step may take to end after its script has.
 ENDING_SECONDS = 2.0
@@ -34,14 +34,14 @@ ENDING_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Watching:
-    """What it takes to watch a run.
+    """How a run is watched.
 
     Attributes:
-        console: Where steps show themselves.
-        refresh: What is known of a run by now.
+        console: Where progress is shown.
+        refresh: Returns the current record of a run.
         limit: Seconds that a program waits for a debugger.
-        patience: Seconds that a step may stay silent, where that is longer.
-        patient: Whether a step is waited for also while another one holds for its debugger.
+        patience: Seconds that a step may be silent, if that is longer than ``limit``.
+        patient: Whether to go on waiting for a step while another one holds for its debugger.
     """
 
     console: Console
@@ -52,7 +52,7 @@ class Watching:
 
 
 def until_open(watching: Watching, run: RunRecord, only: str | None = None) -> list[Attachable]:
-    """Wait until a debugged step says where it listens.
+    """Wait until a debugger can attach to a step.
 
     Args:
         watching: How to watch.
@@ -60,10 +60,11 @@ def until_open(watching: Watching, run: RunRecord, only: str | None = None) -> l
         only: Wait for this step.
 
     Returns:
-        Every debugged rank of that step; empty where no step raised that was to, or none has any Python to debug.
+        Every debugged rank of that step. Empty if the run ended without an exception under ``--on-error``, or no step
+        has started Python.
 
     Raises:
-        UserError: A step failed, the run is over, or nothing announced itself in time.
+        UserError: A step failed, the run is over, or no step listened in time.
     """
     with watching.console.step("tail-log") as shown:
         found = Watch(watching, run, only).until_open(shown)
@@ -72,7 +73,7 @@ def until_open(watching: Watching, run: RunRecord, only: str | None = None) -> l
 
 
 def launch_json(project: Path) -> bytes:
-    """The text of launch.json as a command finds it; empty where it cannot be read, which is told later."""
+    """The content of launch.json; empty if it cannot be read, which is reported when it is written."""
     try:
         return read_bytes(project / ".vscode" / "launch.json")
     except OSError:
@@ -80,13 +81,14 @@ def launch_json(project: Path) -> bytes:
 
 
 def attach(console: Console, run: RunRecord, found: Sequence[Attachable], before: bytes | None = None) -> None:
-    """Write the launch configurations of a run; after an error those of what holds there.
+    """Write the launch configurations of a run; with ``--on-error`` only those of the ranks that hold.
 
     Args:
-        console: Where it shows itself.
+        console: Where progress is shown.
         run: The run.
-        found: What can be attached to.
-        before: What launch.json said when the command was typed: the run's runner writes it too, a moment earlier.
+        found: The ranks that a debugger can attach to.
+        before: The content of launch.json when the command began. The run's runner writes the file as well, so only
+            this tells what has changed.
     """
     from ..debugger.launch_json import changed_since
 
@@ -102,11 +104,11 @@ def attach(console: Console, run: RunRecord, found: Sequence[Attachable], before
 
 
 class StillWaiting(UserError):
-    """A step is not to be had now, and may be later: its run goes on."""
+    """No debugger can attach to a step yet, but perhaps later: its run goes on."""
 
 
 class Watch:
-    """Waits for a step that a debugger can be let into."""
+    """Waits for a step that a debugger can attach to."""
 
     def __init__(self, watching: Watching, run: RunRecord, only: str | None = None, rank: int | None = None) -> None:
         self._watching = watching
@@ -121,7 +123,7 @@ class Watch:
         self._queued: dict[str, tuple[float, float]] = {}
 
     def until_open(self, shown: Step) -> list[Attachable]:
-        """Look until one is there."""
+        """Wait until there is one; see :func:`until_open`."""
         looked = 0.0
         while True:
             fresh = records.load(self._run.folder)
@@ -143,7 +145,7 @@ class Watch:
             time.sleep(POLL_SECONDS)
 
     def _show_builds(self, shown: Step) -> None:
-        """Show the logs of images that are being built, as they grow."""
+        """Show new lines of the logs of images that are being built."""
         for step in self._run.steps if self._run.in_workspace else ():
             path = self._run.build_log(step)
             if step.final or not path.exists():
@@ -156,7 +158,7 @@ class Watch:
                 shown.detail(f"{step.name}: {line}")
 
     def until_next(self, seconds: float) -> list[Attachable]:
-        """Wait for a further script of the one step, after one has ended; empty where none comes in time."""
+        """Wait for the next script of the step, after one has ended; empty if none starts in time."""
         assert self._only is not None
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -180,15 +182,15 @@ class Watch:
         ]
 
     def _attachable_ranks(self, step: StepRecord) -> list[Attachable]:
-        """Every debugged rank of a step once all of them can be attached to, or never will."""
+        """Every debugged rank of a step once it is settled which of them a debugger can attach to."""
         found = attachable.attachables_of_step(self._run, step)
         if self._rank is not None:
             found = [one for one in found if (one.rank or 0) == self._rank]
             expected = 1
         else:
-            # After an error one rank is enough: the others may go on, or wait for it.
+            # With --on-error one rank is enough: the others may go on, or wait for it.
             expected = 1 if self._run.on_error else attachable.count_expected_ranks(self._run, step)
-        # One that has just opened its port is about to hold, where it is to.
+        # A rank that has just opened its port and has to hold will do so in a moment.
         settled = [one for one in found if one.state != attachable.LISTENING or not self._holds(one)]
         if len(settled) < expected:
             return []
@@ -205,7 +207,7 @@ class Watch:
         return usable
 
     def _holds(self, one: Attachable) -> bool:
-        """Whether a rank that listens is about to hold: then its `waiting` is what counts."""
+        """Whether a rank that listens is about to hold; then its `waiting` event counts."""
         return one.step.name in self._holding
 
     @property
@@ -218,7 +220,7 @@ class Watch:
         return self._known
 
     def _check(self, shown: Step) -> None:
-        """See that something can still come."""
+        """Raise an error if nothing to attach to can come any more."""
         run = self._run
         for step in run.steps:
             if not step.debugged or self._only not in (None, step.name):
@@ -228,7 +230,7 @@ class Watch:
                 if self._only:
                     raise UserError(*self._nothing_to_attach_error(step))
                 if not attachable.attachables_of_step(run, step):
-                    # Such as one that only fetches data: the next one is waited for.
+                    # For example a step that only fetches data. Go on waiting for the next step.
                     note = f"{step.name} has started no Python script of its own, so nothing was debugged in it"
                     self._watching.console.line(f"  note: {note}")
             if step.status == records.RUNNING and not run.in_workspace:
@@ -263,20 +265,20 @@ class Watch:
             self._check_others(run)
 
     def _seconds_preparing(self, step: StepRecord) -> float:
-        """Seconds for which a step has been prepared; the clock may be corrected while it is watched."""
+        """Seconds for which a step has been prepared, unaffected by corrections of the clock while it is watched."""
         now = time.monotonic()
         first, before = self._queued.setdefault(step.name, (now, max(0.0, time.time() - step.phases[0][1])))
         return now - first + before
 
     def _check_disk(self, step: StepRecord) -> None:
-        """See that a step can still announce where it listens."""
+        """Raise an error if the disk is too full for a step to write its events."""
         folder = self._run.events(step).parent
         short = self._disks.setdefault(step.name, storage.DiskWatch(folder)).shortage()
         if short is not None:
             raise UserError(f"{step.name} runs, but cannot announce where it listens: {short.problem}", short.remedy)
 
     def _check_others(self, run: RunRecord) -> None:
-        """See that no step before the wanted one holds for a debugger of its own."""
+        """Raise an error if another step holds for a debugger, so that the wanted one cannot start."""
         assert self._only is not None
         if run.step(self._only).status != records.NOT_STARTED:
             return
@@ -305,13 +307,13 @@ class Watch:
             raise step_failed(self._run, failed)
         step = waited[-1]
         if step.status in (records.CANCELED, records.INTERRUPTED) and not step.started:
-            # It is the run that this was done to, before the step's turn came.
+            # The run was canceled or interrupted before the step was started.
             raise self._run_over_error(step.status, step.reason)
         if self._run.on_error and step.status == records.COMPLETED:
             return
         if step.status == records.COMPLETED:
             if not self._only and self._nothing_to_debug():
-                return  # the run's own end is waited for
+                return  # the end of the run is still to come
             raise UserError(*self._nothing_to_attach_error(step))
         raise UserError(
             f"{step.name} is over: {step.status}{', ' + step.reason if step.reason else ''}.",
@@ -319,7 +321,7 @@ class Watch:
         )
 
     def _handle_end(self) -> list[Attachable]:
-        """The run is over and nothing was let in."""
+        """Nothing to attach to, if that is right for a run that is over; otherwise the error."""
         run = self._run
         if run.status == records.COMPLETED and (run.on_error or (not self._only and self._nothing_to_debug())):
             return []
@@ -333,7 +335,7 @@ class Watch:
         return not any(attachable.attachables_of_step(self._run, step) for step in self._run.steps if step.debugged)
 
     def _run_over_error(self, status: str, reason: str) -> UserError:
-        """The error for a run that has ended as nobody asked of it here."""
+        """The error for a run that has ended otherwise than by completing or failing."""
         return UserError(
             f"The run {self._run.run_id} is over: {status}{', ' + reason if reason else ''}.",
             f"Submit it again: {rerun_command(self._run)}",
@@ -362,26 +364,26 @@ class Watch:
 
 
 def check_rank(rank: int | None, most: int, which: str) -> None:
-    """See that there may be a rank.
+    """Check that a rank exists.
 
     Args:
-        rank: The one that is to be debugged; None for all.
+        rank: The rank that is to be debugged; None for all.
         most: How many there are.
-        which: The beginning of what is said, such as "the run has".
+        which: The beginning of the message, such as "the run has".
 
     Raises:
         UserError: There is no such rank.
     """
     from ..pipelines.commands import MOST_UNKNOWN_RANKS
 
-    # A launcher that does not tell how many it makes may make more.
+    # If the launcher's number of processes is not known, there may be more than the assumed ones.
     if rank and rank >= most != MOST_UNKNOWN_RANKS:
         has = f"ranks 0 to {most - 1}" if most > 1 else "one process only"
         raise UserError(f"There is no rank {rank}: {which} {has}.", "Choose one of these: --rank N|all")
 
 
 def summary(found: Sequence[Attachable], timeout: int) -> str:
-    """What a person is told of the ranks that can be attached to."""
+    """One line about the ranks that a debugger can attach to."""
     first = found[0]
     name = first.step.name if first.rank is None else f"{first.step.name}, rank {first.rank}"
     where = first.address
