@@ -77,6 +77,8 @@ def _speak_v2(project: Project, server: AzureMLServer, home: Path) -> None:
     project.environ |= client_environment(server, home)
     project.environ |= {"AML_BACKEND": "azureml", "AML_COMPUTE_TARGET": "cpu", "AML_SDK": "v2"}
     project.environ |= {"AML_AUTH": "azureml_server_credential:ServerCredential"}
+    # What runs there installs nothing here.
+    project.environ |= {"REQUESTS_CA_BUNDLE": str(server.certificate)}
 
 
 def without_variables(project: PipelineProject) -> None:
