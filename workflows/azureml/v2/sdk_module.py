@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import io
 import logging
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from typing import Any
 from ...errors import UserError
 
 _MODULE = "azure.ai.ml"
+#: Decides, by the names of all callers, whether the SDK remarks that something of it is experimental.
+_DECIDES = "_should_skip_warning"
 
 
 class BackgroundImport:
@@ -55,10 +58,18 @@ class BackgroundImport:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what the SDK prints and logs from the screen: remarks on its own experimental classes, mostly."""
+    """Keep what the SDK prints and logs from the screen: remarks on its own experimental classes, mostly.
+
+    Before each remark the SDK reads the source of all its callers (`inspect.stack()`), half a second of CPU time in a
+    submission. It is spared that.
+    """
+    remarks = sys.modules.get(f"{_MODULE}._utils._experimental")
+    decides = getattr(remarks, _DECIDES, None)
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
+        if decides is not None:
+            setattr(remarks, _DECIDES, lambda: True)
         with (
             warnings.catch_warnings(),
             contextlib.redirect_stdout(io.StringIO()),
@@ -68,3 +79,5 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+        if decides is not None:
+            setattr(remarks, _DECIDES, decides)
