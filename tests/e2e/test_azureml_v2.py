@@ -155,7 +155,7 @@ def test_where_no_service_comes_up_the_network_is_the_way(server: AzureMLServer,
     (step,) = server.steps("prepare")
     assert step.tags["azureml_debug.reach"] == "network"
     log = next(project.runs.glob("numbers-*/runner.log")).read_text()
-    assert "openssh-server is not installed in the image: the network is tried" in log
+    assert "openssh-server is not installed in the image: trying the network" in log
 
 
 def test_where_only_the_relay_is_wanted_its_failure_is_said_with_the_log_that_tells(
