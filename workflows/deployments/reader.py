@@ -65,48 +65,26 @@ def load_deployment(
     _check_keys(problems, root.data, _KEYS, "A deployment")
     names = LocalAssets((project, file.parent))
     code, script = _read_code(problems, root)
-    mlflow = code is None
-    model = read_model(problems, root.get("model"), names, model_dir, needed=mlflow, download=download)
+    model = read_model(problems, root.get("model"), names, model_dir, needed=code is None, download=download)
     environment, routes = _read_environment(problems, root, names)
     serves_itself = routes is not None
-    served_by_mlflow = model is not None and (model.is_mlflow or bool(model.elsewhere))
-    if code is None and not serves_itself and model is not None and not served_by_mlflow and not problems:
-        problems.add(
-            root.get("model") or root,
-            f"Nothing serves {model.path.name}: there is no `code_configuration`, it is no MLflow model (a folder with "
-            "MLmodel), and no `inference_config` says how an image serves by itself.",
-            "Add `code_configuration` with `code` and `scoring_script`, or `inference_config` to the environment.",
-        )
-    if code is None and not serves_itself and model is None and root.get("model") is None and not problems:
-        problems.add(
-            root,
-            "The deployment has neither code nor a model.",
-            "Add `code_configuration` with `code` and `scoring_script`, or a `model`.",
-        )
-    variables_read = read_variables(problems, root.get("environment_variables"))
+    if code is None and not serves_itself and not problems:
+        _check_something_serves(problems, root, model)
+    variables = read_variables(problems, root.get("environment_variables"))
     readiness = _read_probe(problems, root.get("readiness_probe"), "readiness_probe", serves_itself)
     liveness = _read_probe(problems, root.get("liveness_probe"), "liveness_probe", serves_itself)
     _check_request_settings(problems, root.get("request_settings"))
-    mount = _read_text(problems, root, "model_mount_path")
-    if mount and serves_itself and (not mount.startswith("/") or "\0" in mount or mount.strip("/") == ""):
-        problems.add(
-            root.data["model_mount_path"],
-            f"`model_mount_path` is a folder of the container, from /, not {shorten(mount)!r}.",
-            "Correct that line.",
-        )
+    mount = _read_model_mount(problems, root, serves_itself)
     for key in _ELSEWHERE:
         _note_ignored(problems, root, key)
     problems.notes += [f"Azure ML wants `{key}`, which the file has not" for key in _WANTED if root.get(key) is None]
-    type_ = _read_text(problems, root, "type").lower() or "managed"
-    if type_ not in ("managed", "kubernetes"):
-        problems.add(root.data["type"], f"`type` is managed or kubernetes, not {type_}.", "Correct that line.")
+    type_ = _read_type(problems, root)
     name, endpoint = (_read_text(problems, root, key) for key in _WANTED)
     problems.check()
-    endpoint = endpoint or _find_endpoint(file, name)
     return OnlineDeployment(
         file=file,
         name=name,
-        endpoint=endpoint,
+        endpoint=endpoint or _find_endpoint(file, name),
         kind=type_,
         code=code,
         script=script,
@@ -115,11 +93,49 @@ def load_deployment(
         environment=environment,
         routes=routes,
         model_mount_path=mount,
-        variables=variables_read,
+        variables=variables,
         readiness=readiness,
         liveness=liveness,
-        notes=(*names.notes, *problems.notes, *notes_on_secrets(variables_read)),
+        notes=(*names.notes, *problems.notes, *notes_on_secrets(variables)),
     )
+
+
+def _check_something_serves(problems: Problems, root: Value, model: Model | None) -> None:
+    """Note as wrong that a deployment without code, whose image does not serve by itself, has no MLflow model."""
+    if model is None:
+        if root.get("model") is None:
+            problems.add(
+                root,
+                "The deployment has neither code nor a model.",
+                "Add `code_configuration` with `code` and `scoring_script`, or a `model`.",
+            )
+    elif not model.is_mlflow and not model.elsewhere:
+        problems.add(
+            root.get("model") or root,
+            f"Nothing serves {model.path.name}: there is no `code_configuration`, it is no MLflow model (a folder with "
+            "MLmodel), and no `inference_config` says how an image serves by itself.",
+            "Add `code_configuration` with `code` and `scoring_script`, or `inference_config` to the environment.",
+        )
+
+
+def _read_model_mount(problems: Problems, root: Value, serves_itself: bool) -> str:
+    """``model_mount_path``; only an image that serves by itself uses it."""
+    mount = _read_text(problems, root, "model_mount_path")
+    if mount and serves_itself and (not mount.startswith("/") or "\0" in mount or mount.strip("/") == ""):
+        problems.add(
+            root.data["model_mount_path"],
+            f"`model_mount_path` is a folder of the container, from /, not {shorten(mount)!r}.",
+            "Correct that line.",
+        )
+    return mount
+
+
+def _read_type(problems: Problems, root: Value) -> str:
+    """``managed`` or ``kubernetes``."""
+    found = _read_text(problems, root, "type").lower() or "managed"
+    if found not in ("managed", "kubernetes"):
+        problems.add(root.data["type"], f"`type` is managed or kubernetes, not {found}.", "Correct that line.")
+    return found
 
 
 def _looks_like_one(root: Value) -> bool:

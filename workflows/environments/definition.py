@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -153,87 +154,116 @@ def load_definition(
         UserError: The folder or the definition is missing, or something in it cannot be read.
     """
     folder = Path(os.path.abspath(folder))
-    requirements: Path | None = None
+    alone = conda_file is not None or folder.is_file()
+    source = conda_file or folder
     if conda_file is None and folder.is_file():
-        if folder.suffix.lower() in _YAML:
-            conda_file = folder
-        else:
-            requirements = folder
         folder = folder.parent
     if not folder.is_dir():
         raise UserError(
             f"The environment folder {folder} does not exist.",
             "Create it with a conda.yml or requirements.txt, or name another in the settings.",
         )
-    lines = PipLines()
-    alone = conda_file is not None or requirements is not None
     if not alone:
-        conda_file = _conda_file_of(folder)
-    source = conda_file or requirements or folder / "requirements.txt"
-    if conda_file is not None:
-        name, channels, packages, variables = read_conda(conda_file, lines)
-    elif source.is_file():
-        name, channels, packages, variables = "", [], [], {}
-        lines.files.append(source.resolve())
-        for number, text in logical_lines(source):
-            read_line(lines, text, file=source, line=number, folder=folder)
+        source = _conda_file_of(folder) or folder / "requirements.txt"
+    lines = PipLines()
+    if source == conda_file or source.suffix.lower() in _YAML:
+        name, channels, packages, variables = read_conda(source, lines)
     else:
-        raise UserError(
-            f"There is no conda.yml or requirements.txt in {folder}.",
-            "Add one (it may be empty), or name another folder: AML_INFERENCE_ENV, AML_TRAINING_ENV.",
-        )
-    # Whatever pip or conda says of them.
+        name, channels, packages, variables = "", [], [], {}
+        _read_requirements(source, folder, lines)
+    # These addresses may have passwords, which no message may show.
     for text in (*lines.options, *lines.constraints, *channels, *(item.text for item in lines.requirements)):
         keep_addresses(text)
     added = find_missing(required, lines.requirements, packages, lines.limits)
     pip = (*lines.requirements, *added)
-    dockerfile = folder / "Dockerfile"
-    files = {} if alone else dict(_walk(folder))
-    if alone or not dockerfile.is_file():
-        dockerfile = default_dockerfile
-        files[PurePosixPath("Dockerfile")] = default_dockerfile
     if alone:
         lines.files.append(source.resolve())
-    if alone or not (folder / "runit").is_dir():
-        runit = default_dockerfile.parent / "runit"
-        files |= {PurePosixPath("runit") / inner: path for inner, path in _walk(runit)}
-    ordered = tuple(sorted(files.items()))
-    inside = {item.resolve() for _, item in ordered}
-    outside = [path for path in lines.files if path not in inside]
-
-    def content(live: Sequence[Path]) -> str:
-        total = hashlib.sha256()
-        # A package in the folder is told by what of it counts.
-        _feed_files(total, [one for one in ordered if not live or not any(map(one[1].resolve().is_relative_to, live))])
-        _feed_files(total, [(PurePosixPath(os.path.relpath(path, folder)), path) for path in outside])
-        _feed_locals(total, pip, live)
-        for item in added:
-            _feed(total, item.text.encode())
-        return total.hexdigest()
-
+    files = _context_files(folder, default_dockerfile, alone)
+    context_paths = {item.resolve() for _, item in files}
+    others = [path for path in lines.files if path not in context_paths]
+    outside = [(PurePosixPath(os.path.relpath(path, folder)), path) for path in others]
+    content = partial(_content_digest, files, outside, pip, added)
     folders = {item.local: item.local for item in pip if item.local is not None and item.local.is_dir()}
     live = local_packages.find_live_folders(pip, ((path, [name for name, _ in _walk(path)]) for path in folders))
     copied = content(())
-    python = next((item.constraint for item in packages if item.name == "python"), "")
     return EnvironmentDefinition(
         name=name or (source.stem if alone else folder.name),
         folder=folder,
         source=source,
         channels=tuple(channels),
-        python=python,
+        python=next((item.constraint for item in packages if item.name == "python"), ""),
         conda=tuple(item for item in packages if item.name not in ("python", "pip")),
         pip=pip,
         added=tuple(added),
         constraints=tuple(lines.constraints),
         options=tuple(lines.options),
-        dockerfile=dockerfile,
-        files=ordered,
+        dockerfile=dict(files)[PurePosixPath("Dockerfile")],
+        files=files,
         content=content(live) if live else copied,
         live=live,
         copied=copied,
         limits=tuple(lines.limits),
         variables=variables,
     )
+
+
+def _read_requirements(file: Path, folder: Path, lines: PipLines) -> None:
+    """Read a requirements file that is a definition's only source.
+
+    Raises:
+        UserError: It does not exist, or cannot be read.
+    """
+    if not file.is_file():
+        raise UserError(
+            f"There is no conda.yml or requirements.txt in {folder}.",
+            "Add one (it may be empty), or name another folder: AML_INFERENCE_ENV, AML_TRAINING_ENV.",
+        )
+    lines.files.append(file.resolve())
+    for number, text in logical_lines(file):
+        read_line(lines, text, file=file, line=number, folder=folder)
+
+
+def _context_files(folder: Path, default_dockerfile: Path, alone: bool) -> tuple[tuple[PurePosixPath, Path], ...]:
+    """The files of an image's build context, by name: the folder's, with the default Dockerfile and services.
+
+    Args:
+        folder: The definition's folder.
+        default_dockerfile: The Dockerfile for a folder without one, with runit services beside it.
+        alone: Whether one file is all of the definition, so that the folder's files do not count.
+    """
+    files = {} if alone else dict(_walk(folder))
+    if alone or not (folder / "Dockerfile").is_file():
+        files[PurePosixPath("Dockerfile")] = default_dockerfile
+    if alone or not (folder / "runit").is_dir():
+        runit = default_dockerfile.parent / "runit"
+        files |= {PurePosixPath("runit") / inner: path for inner, path in _walk(runit)}
+    return tuple(sorted(files.items()))
+
+
+def _content_digest(
+    files: Sequence[tuple[PurePosixPath, Path]],
+    outside: Sequence[tuple[PurePosixPath, Path]],
+    pip: Sequence[Requirement],
+    added: Sequence[Requirement],
+    live: Sequence[Path],
+) -> str:
+    """The hex digest of a definition's content.
+
+    Args:
+        files: The files of the build context.
+        outside: Further files that it includes.
+        pip: Requirements for pip.
+        added: Those of them that this program added.
+        live: Folders of editable packages that stay where they are.
+    """
+    total = hashlib.sha256()
+    # Of an editable package in the folder only those files count that affect its installation.
+    _feed_files(total, [one for one in files if not live or not any(map(one[1].resolve().is_relative_to, live))])
+    _feed_files(total, outside)
+    _feed_locals(total, pip, live)
+    for item in added:
+        _feed(total, item.text.encode())
+    return total.hexdigest()
 
 
 def _conda_file_of(folder: Path) -> Path | None:

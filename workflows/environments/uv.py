@@ -139,72 +139,101 @@ def why_pip_may_work(lines: Sequence[str], several: bool) -> str | None:
 
 
 def translate(settings: PipSettings, environ: Mapping[str, str]) -> Translation:
-    """Settings of pip in uv's words.
+    """Translate settings of pip for uv.
 
     Args:
-        settings: What pip would do.
+        settings: The settings of pip.
         environ: The environment variables that pip would have.
     """
-    trusted = settings.all("trusted-host")
     notes = list[str]()
+    indexes, links = _sources(settings, notes)
+    # Without a main index that is the public one, for uv as for pip.
+    public = not settings.one("index-url") and not settings.flag("no-index")
+    several = len(indexes) + len(links) + public > 1
+    lines = ["no-sources = true", 'index-strategy = "unsafe-best-match"']
+    lines += _index_lines(settings, indexes, public, several)
+    trusted = settings.all("trusted-host")
+    if trusted:
+        lines.append(f"allow-insecure-host = {json.dumps(list(trusted))}")
+    text = "\n".join([*lines, "", *_pip_table(settings, links), ""])
+    return Translation(text, _arguments(settings), _variables(settings, environ), tuple(notes), several)
 
-    def secure(address: str) -> bool:
+
+def _sources(settings: PipSettings, notes: list[str]) -> tuple[list[str], list[str]]:
+    """The indexes and the places of find-links that pip would use; notes are added on those that it ignores."""
+    trusted = settings.all("trusted-host")
+
+    def is_used(address: str) -> bool:
         if _is_secure(address, trusted):
             return True
         host = urlsplit(address).hostname
         notes.append(f"{host} is passed over, as pip does: it is neither https nor a trusted-host of pip's settings")
         return False
 
-    indexes = [_index(address) for address in settings.indexes if secure(address)]
+    indexes = [_index(address) for address in settings.indexes if is_used(address)]
     links = list[str]()
     for place in settings.all("find-links"):
         if "://" in place:
-            links += [place] if secure(place) else []
+            links += [place] if is_used(place) else []
         elif os.path.isdir(os.path.expanduser(place)):
             links.append(os.path.abspath(os.path.expanduser(place)))
         elif place:
             notes.append(f"{place} of find-links is passed over, as pip does: it is not there")
+    return indexes, links
+
+
+def _index_lines(settings: PipSettings, indexes: Sequence[str], public: bool, several: bool) -> list[str]:
+    """The lines of uv's configuration that name the indexes.
+
+    Args:
+        settings: The settings of pip.
+        indexes: The indexes that are used.
+        public: Whether the public index is used.
+        several: Whether there is more than one place to get packages from.
+    """
+    if not indexes and not public:
+        return ["no-index = true"]
+    # As with pip, a package that was uploaded a moment ago is found.
+    rules = 'cache-control = { api = "max-age=0" }'
+    # Among several indexes, one that refuses access is ignored.
+    rules += ", ignore-error-codes = [401, 403]" if several else ""
     main = settings.one("index-url")
-    # Without a main one, that is the public one, for uv as for pip.
-    public = not main and not settings.flag("no-index")
-    several = len(indexes) + len(links) + public > 1
-    lines = ["no-sources = true", 'index-strategy = "unsafe-best-match"']
-    if indexes or public:
-        # As pip: what somebody has uploaded a moment ago counts.
-        rules = 'cache-control = { api = "max-age=0" }'
-        # Among several, one that refuses is passed over.
-        rules += ", ignore-error-codes = [401, 403]" if several else ""
-        default = _index(main) if main else None
-        tables = [f"{{ url = {json.dumps(one)}, default = {str(one == default).lower()}, {rules} }}" for one in indexes]
-        if not public and default not in indexes:
-            # Without one, uv would ask the public index.
-            tables.append('{ url = "file:///nowhere", default = true }')
-        lines += [f"index = [{', '.join(tables)}]"] if tables else []
-    else:
-        lines.append("no-index = true")
-    pip = ["[pip]"]
+    default = _index(main) if main else None
+    tables = [f"{{ url = {json.dumps(one)}, default = {str(one == default).lower()}, {rules} }}" for one in indexes]
+    if not public and default not in indexes:
+        # Without a default index, uv would use the public one.
+        tables.append('{ url = "file:///nowhere", default = true }')
+    return [f"index = [{', '.join(tables)}]"] if tables else []
+
+
+def _pip_table(settings: PipSettings, links: Sequence[str]) -> list[str]:
+    """The table ``[pip]`` of uv's configuration."""
+    lines = ["[pip]"]
     if links:
-        pip.append(f"find-links = {json.dumps(links)}")
+        lines.append(f"find-links = {json.dumps(links)}")
     for name in ("no_binary", "only_binary"):
         values = sorted(getattr(settings.formats, name))
         if values:
-            pip.append(f"{name.replace('_', '-')} = {json.dumps(values)}")
+            lines.append(f"{name.replace('_', '-')} = {json.dumps(values)}")
     if settings.flag("pre"):
-        pip.append('prerelease = "allow"')
+        lines.append('prerelease = "allow"')
     if settings.flag("require-hashes"):
-        pip.append("require-hashes = true")
+        lines.append("require-hashes = true")
     if settings.flag("no-deps"):
-        pip.append("no-deps = true")
-    # pip takes the value of this one the other way round: "no" switches the isolation off.
+        lines.append("no-deps = true")
+    # pip reads the value of this setting the other way round: "no" switches the isolation off.
     if settings.all("no-build-isolation") and not settings.flag("no-build-isolation"):
-        pip.append("no-build-isolation = true")
+        lines.append("no-build-isolation = true")
     if settings.one("uploaded-prior-to"):
-        pip.append(f"exclude-newer = {json.dumps(settings.one('uploaded-prior-to'))}")
-    # With --no-input, as here, pip asks keyring only where its settings say how.
+        lines.append(f"exclude-newer = {json.dumps(settings.one('uploaded-prior-to'))}")
+    # With --no-input, as here, pip uses keyring only where its settings say how.
     if settings.one("keyring-provider") in ("subprocess", "import"):
-        pip.append('keyring-provider = "subprocess"')
-    if trusted:
-        lines.append(f"allow-insecure-host = {json.dumps(list(trusted))}")
+        lines.append('keyring-provider = "subprocess"')
+    return lines
+
+
+def _arguments(settings: PipSettings) -> tuple[str, ...]:
+    """The settings that uv takes only on the command line."""
     arguments = list[str]()
     for name, option in (("constraint", "--constraints"), ("requirement", "--requirements")):
         for value in settings.all(name):
@@ -216,9 +245,7 @@ def translate(settings: PipSettings, environ: Mapping[str, str]) -> Translation:
         arguments += ["--editable", value]
     for value in settings.all("config-settings"):
         arguments += ["--config-setting", value]
-    return Translation(
-        "\n".join([*lines, "", *pip, ""]), tuple(arguments), _variables(settings, environ), tuple(notes), several
-    )
+    return tuple(arguments)
 
 
 def _index(address: str) -> str:
