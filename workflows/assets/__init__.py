@@ -1,1 +1,1 @@
-"""Azure ML's own YAML files: which kind one is, and which one has a name."""
+"""Recognizes the kinds of Azure ML's YAML files, and finds files by registered names."""

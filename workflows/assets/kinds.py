@@ -1,7 +1,7 @@
-"""What an Azure ML YAML file is, such as a pipeline job, a command component, an online deployment, or an environment.
+"""Recognizes the kind of an Azure ML YAML file: pipeline job, command component, online deployment, environment, ….
 
-Files of the schema say so in three ways, and none of them is always there or always right: ``$schema``, ``type``, and
-the keys that only one kind has. Azure's own command line goes by the command that was typed; here the file decides.
+Three things say which kind a file is, and none of them is always there or always right: ``$schema``, ``type``, and keys
+that only one kind has. Azure's own command line goes by the command that was typed; here the file decides.
 The kinds are those of https://learn.microsoft.com/azure/machine-learning/reference-yaml-overview
 """
 
@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..paths import exists, shown
 from ..pipelines.yaml_file import Value, read_yaml, refuse
 
-#: Ends of files that hold YAML.
+#: Suffixes of YAML files.
 SUFFIXES = (".yml", ".yaml")
 
 
@@ -25,8 +25,8 @@ class Kind:
     """One kind of file.
 
     Attributes:
-        name: What it is called in a message, such as ``online deployment``.
-        taken_by: What takes it: a command with ``FILE`` in the place of its name; empty where nothing does.
+        name: Its name in a message, such as ``online deployment``.
+        taken_by: The command or field that takes it, with ``FILE`` for its name; empty where nothing does.
         elsewhere: Whether it is a job that runs in Azure only.
     """
 
@@ -81,7 +81,7 @@ FEATURE_STORE = Kind("feature store")
 MLTABLE = Kind("MLTable", "--input NAME=FOLDER of a pipeline, with the folder that it lies in")
 MLFLOW_MODEL = Kind("description of an MLflow model", "--model-dir, with the folder that it lies in")
 
-#: What a pipeline file may be: whatever has jobs in it, or is one.
+#: The kinds of a pipeline file: those that have jobs in them, or are one.
 JOBS = (
     *(PIPELINE_JOB, PIPELINE_COMPONENT, COMMAND_JOB, COMMAND_COMPONENT, SWEEP_JOB, PARALLEL_JOB, PARALLEL_COMPONENT),
     SCHEDULE,
@@ -131,7 +131,7 @@ _SCHEMAS: Mapping[str, Kind] = {
     "onlineendpoint": ONLINE_ENDPOINT,
     "batchendpoint": BATCH_ENDPOINT,
 }
-#: The same by how it ends, where there are several of a kind: managedOnlineDeployment, kubernetesOnlineEndpoint, …
+#: The same by its ending, for kinds with several schemas: managedOnlineDeployment, kubernetesOnlineEndpoint, …
 _ENDINGS: tuple[tuple[str, Kind], ...] = (
     ("onlinedeployment", ONLINE_DEPLOYMENT),
     ("batchdeployment", BATCH_DEPLOYMENT),
@@ -168,7 +168,7 @@ _TYPES: Mapping[str, Kind] = {
     **dict.fromkeys(_STORES, DATASTORE),
     **dict.fromkeys(_COMPUTES, COMPUTE),
 }
-#: Where `type` is one of these, the schema tells whether a job or a component is meant.
+#: For these values of `type`, the schema decides between a job and a component.
 _AS_COMPONENT: Mapping[Kind, Kind] = {
     PIPELINE_JOB: PIPELINE_COMPONENT,
     COMMAND_JOB: COMMAND_COMPONENT,
@@ -180,13 +180,13 @@ _AS_COMPONENT: Mapping[Kind, Kind] = {
 
 
 def kind_of(root: Value) -> Kind | None:
-    """What a file is, by its content.
+    """The kind of a file, from its content.
 
     Args:
         root: The file's mapping.
 
     Returns:
-        The kind; None where it is not one of Azure ML's, or does not say.
+        The kind; None where it is not one of Azure ML's files, or cannot be recognized.
     """
     if not root.is_mapping:
         return None
@@ -200,7 +200,7 @@ def kind_of(root: Value) -> Kind | None:
 
 
 def kind_of_file(file: Path) -> Kind | None:
-    """What a file is; None also where it cannot be read as YAML."""
+    """The kind of a file; None also where it cannot be read as YAML."""
     try:
         return kind_of(read_yaml(file, "file"))
     except UserError:
@@ -208,12 +208,12 @@ def kind_of_file(file: Path) -> Kind | None:
 
 
 def wrong_kind(root: Value, wanted: str, known: Collection[Kind] = ()) -> UserError:
-    """An error for a file that is of another kind than the one that is taken where it was named.
+    """The error for a file of the wrong kind.
 
     Args:
         root: The file's mapping.
-        wanted: What would have been taken, with an article.
-        known: The kinds that are taken there: such a file is refused for another reason.
+        wanted: The expected kind, with an article.
+        known: Kinds that are expected as well: such a file is refused for another reason.
     """
     kind = kind_of(root)
     assert root.file is not None
@@ -224,27 +224,27 @@ def wrong_kind(root: Value, wanted: str, known: Collection[Kind] = ()) -> UserEr
 
 
 def remedy_for(kind: Kind, file: Path) -> str:
-    """What takes a file of a kind, as a remedy."""
+    """The remedy that says what takes a file of a kind."""
     if kind.elsewhere:
         return "Name a pipeline that has it as a step: `--input STEP.OUTPUT=PATH` stands in for it there."
     if not kind.taken_by:
         return "Nothing here takes such a file: name another one."
     taker = kind.taken_by.replace("FILE", str(shown(file)))
-    # A command alone is marked as what can be typed.
+    # Only a command by itself is quoted as something to type.
     return (
         f"It is taken by: `{taker}`." if taker.startswith("inv ") and "," not in taker else f"It is taken by: {taker}."
     )
 
 
 def check_is_script(file: Path, flag: str) -> None:
-    """See that what was named as a script is not one of Azure ML's files, or another YAML file.
+    """Check that a script is not a YAML file, such as one of Azure ML's.
 
     Args:
-        file: What was named.
-        flag: Where, such as ``--script``.
+        file: The file that was named as a script.
+        flag: The flag that names it, such as ``--script``.
 
     Raises:
-        UserError: It is.
+        UserError: It is a YAML file.
     """
     if file.suffix.lower() not in SUFFIXES or not exists(file) or file.is_dir():
         return
@@ -258,7 +258,7 @@ def check_is_script(file: Path, flag: str) -> None:
 
 
 def _kind_entry(root: Value) -> Value:
-    """The place that says what the file is."""
+    """The entry that says which kind the file is, for the place of an error."""
     return root.get("type") or root.get("$schema") or root
 
 
@@ -268,7 +268,7 @@ def _text(root: Value, key: str) -> str:
 
 
 def _kind_from_schema(text: str) -> Kind | None:
-    """``https://azuremlschemas.azureedge.net/latest/commandJob.schema.json`` and spellings like it."""
+    """The kind that a ``$schema`` names, such as ``https://azuremlschemas.azureedge.net/latest/commandJob.schema.json``."""
     name = text.rstrip("/").rpartition("/")[2].lower()
     name = re.sub(r"(\.schema)?\.json$", "", name)
     if name in _SCHEMAS:
@@ -318,7 +318,7 @@ def _kind_from_keys(root: Value, schema: Kind | None) -> Kind | None:
 
 
 def _is_component(root: Value) -> bool:
-    """Whether a file that could be either declares its inputs as only a component does, or says more of itself."""
+    """Whether a file that may be a job or a component declares its inputs, or has a key, as only a component does."""
     if root.get("is_deterministic") is not None:
         return True
     inputs = root.get("inputs")

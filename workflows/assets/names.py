@@ -1,7 +1,7 @@
-"""``azureml:NAME@latest`` and ``azureml:NAME:VERSION``: the file of this machine that has that name.
+"""Finds the local file of an asset by its registered name: ``azureml:NAME@latest`` or ``azureml:NAME:VERSION``.
 
-A workspace knows components, data, environments and models by name. Their files usually lie in the same repository;
-what a file there says of itself under ``name:`` and ``version:`` is what it has been registered as.
+A workspace has components, data, environments and models by name. Their files are usually in the same repository, and
+have the name and version under which they were registered as ``name:`` and ``version:``.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ..pipelines.yaml_file import Value, read_yaml, refuse
 from ..reading import read_bytes
 from .kinds import SUFFIXES, Kind, kind_of
 
-#: Above these nothing more is looked at: a project may have a data set of a million files in it.
+#: Limits of the search: a project may have a data set of a million files in it.
 MOST_ENTRIES, MOST_IN_FOLDER, MOST_FILES = 100_000, 5_000, 5_000
-#: Bytes of a file above which it is none that somebody has written.
+#: Larger files are not read: nobody writes such a file by hand.
 _MOST_BYTES = 256 * 1024
 _NEVER = frozenset({"node_modules", "__pycache__", "site-packages", "outputs", "mlruns"})
-#: What tells that a folder is a virtual environment, or one of conda's.
+#: Names that mark a folder as a virtual environment, or as one of conda's.
 _ENVIRONMENTS = ("pyvenv.cfg", "conda-meta")
 _NAME = re.compile(rb"^name[ \t]*:[ \t]*(.*)$", re.MULTILINE)
 _COLLECTIONS = "components|environments|models|data|codes"
@@ -47,9 +47,9 @@ class AssetName:
     Attributes:
         text: As it is written.
         name: The asset's name.
-        version: Its version; empty where any will do.
+        version: Its version; empty where any version fits.
         label: ``latest``, or another label; empty where there is none.
-        registry: Whether it is one of a registry.
+        registry: Whether it is in a registry.
     """
 
     text: str
@@ -60,7 +60,7 @@ class AssetName:
 
 
 def parse_name(text: str) -> AssetName | None:
-    """A registered name; None for a path, an address, or a name that has neither ``azureml:`` nor a version."""
+    """Parse a registered name; None for a path, an address, or a name with neither ``azureml:`` nor a version."""
     text = text.strip()
     found = _ID.match(text)
     if found is not None:
@@ -74,11 +74,11 @@ def parse_name(text: str) -> AssetName | None:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file that has the name that was asked for.
+    """A file with the requested name.
 
     Attributes:
         file: The file.
-        version: What it says; empty where it says none.
+        version: Its version; empty where it has none.
     """
 
     file: Path
@@ -87,11 +87,11 @@ class Candidate:
 
 @dataclass
 class LocalAssets:
-    """Looks for files by the names in them. Nothing is looked at before the first name is asked for.
+    """Finds files by the names in them. The folders are searched when the first name is needed.
 
     Attributes:
-        folders: Where to look, with all that is below: a project's folder, and that of the file that asks.
-        notes: Which file has been taken for which name, one line each.
+        folders: The folders to search recursively: a project's, and that of the file that has the name.
+        notes: The file that was used for each name, one line each.
     """
 
     folders: tuple[Path, ...]
@@ -104,14 +104,14 @@ class LocalAssets:
 
         Args:
             text: The name, such as ``azureml:train@latest``.
-            kinds: The kinds of file that will do.
-            place: Where it is written, for the message.
+            kinds: The kinds of file that fit.
+            place: The value with the name, for the place of an error.
 
         Returns:
-            The file; None where the text is no registered name, or no file has it.
+            The file; None where the text is not a registered name, or no file has it.
 
         Raises:
-            UserError: Several files have it, and no version tells which is meant.
+            UserError: Several files have the name and the same version.
         """
         asked = parse_name(text)
         if asked is None:
@@ -140,7 +140,7 @@ class LocalAssets:
 
     def _choose(self, asked: AssetName, found: list[Candidate], place: Value) -> Path | None:
         if asked.version:
-            # One that says no version is registered as the next one each time.
+            # A file without a version gets the next one each time it is registered, so it may be any version.
             fitting = [one for one in found if one.version == asked.version]
             fitting = fitting or [one for one in found if not one.version]
         else:
@@ -159,7 +159,7 @@ class LocalAssets:
 
 
 def _version_key(version: str) -> tuple[tuple[int, int, str], ...]:
-    """Puts 10 behind 9, and 2024-01-01 behind 3; no version comes first."""
+    """A sort key of versions: 10 comes after 9, 2024-01-01 after 3, and no version before all others."""
     parts = re.findall(r"\d+|[^\W\d_]+", version)
     return tuple((1, int(part), "") if part.isdecimal() and len(part) < 20 else (0, 0, part) for part in parts)
 
@@ -167,12 +167,12 @@ def _version_key(version: str) -> tuple[tuple[int, int, str], ...]:
 def _read(file: Path) -> Value | None:
     try:
         return read_yaml(file, "file")
-    except UserError:  # somebody else's, such as a template
+    except UserError:  # not valid YAML, such as a template
         return None
 
 
 def _index_names(folders: Collection[Path]) -> dict[str, list[Path]]:
-    """Files by what stands behind ``name:`` at the beginning of a line."""
+    """Files by the value of ``name:`` at the beginning of a line."""
     index: dict[str, list[Path]] = {}
     for file in _list_yaml_files(folders):
         try:
@@ -188,7 +188,7 @@ def _index_names(folders: Collection[Path]) -> dict[str, list[Path]]:
 
 
 def _list_yaml_files(folders: Collection[Path]) -> Iterator[Path]:
-    """The YAML files below folders, each once and those further up first, as far as the limits allow."""
+    """The YAML files below folders, each once and the upper ones first, within the limits."""
     seen: set[str] = set()
     entries = files = 0
     for top in folders:
@@ -217,7 +217,7 @@ def _list_yaml_files(folders: Collection[Path]) -> Iterator[Path]:
 
 
 def _list_folder(folder: str) -> list[os.DirEntry[str]]:
-    """What is in a folder; nothing where that is more than anybody keeps such files among, or cannot be read."""
+    """The entries of a folder; none where there are too many (then it is a data set), or it cannot be read."""
     try:
         with os.scandir(folder) as found:
             entries = list(itertools.islice(found, MOST_IN_FOLDER + 1))
@@ -227,7 +227,7 @@ def _list_folder(folder: str) -> list[os.DirEntry[str]]:
 
 
 class _Ignored:
-    """What a project's `.amlignore` leaves out of what is sent to a workspace, and so of what is registered there."""
+    """Matches the files that `.amlignore` excludes: these are not sent to a workspace, so not registered."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,1 +1,1 @@
-"""Online deployments as Azure ML's own files describe them: read, checked, resolved to what is on this machine."""
+"""Reads and checks Azure ML's files of online deployments, and resolves them to files on this machine."""

@@ -1,4 +1,4 @@
-"""What a deployment is made of, found on this machine: its code, its model, an environment by its registered name."""
+"""Finds a deployment's parts on this machine: its code, its model, an environment by its registered name."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _ELSEWHERE = "Bring it here and name its folder: --model-dir FOLDER, or AML_MODE
 
 
 def read_code(problems: Problems, value: Value) -> tuple[Path | None, Path | None]:
-    """The folder of a deployment's code and its scoring script; None for what is wrong.
+    """The folder of a deployment's code and its scoring script; None for both where something is wrong.
 
     Args:
-        problems: Where that is noted.
+        problems: Gets the errors.
         value: ``code_configuration``.
     """
     code, script = value.get("code"), value.get("scoring_script")
@@ -74,18 +74,18 @@ def read_model(
     needed: bool,
     download: Callable[[str], Model] | None = None,
 ) -> Model | None:
-    """A deployment's model.
+    """Read a deployment's model.
 
     Args:
-        problems: Where is noted what is wrong, and that it is not on this machine.
+        problems: Gets the errors, such as that the model is not on this machine.
         value: ``model``.
-        names: For registered names.
-        model_dir: The folder that takes its place, where one was typed or set.
-        needed: Whether nothing works without it.
+        names: Finds files by registered names.
+        model_dir: The folder that replaces the model, where one was typed or set.
+        needed: Whether the deployment has no code, so that MLflow has to serve the model.
         download: Downloads a registered model; None where that is not possible.
 
     Returns:
-        None where there is none, or another folder takes its place, or something is wrong.
+        The model; None where there is none, another folder replaces it, or something is wrong.
     """
     if model_dir is not None:
         if needed and (model_dir / "MLmodel").is_file():
@@ -146,7 +146,7 @@ def _find_named_model(
         try:
             return download(text)
         except UserError as error:
-            # It is told where the name stands, unless more than two lines belong to it.
+            # Report the error at the name's place, unless it has a place or details of its own.
             if error.file is not None or error.details:
                 raise
             problems.add(value, error.problem, error.remedy)
@@ -156,7 +156,7 @@ def _find_named_model(
 
 
 def resolve_environment_name(value: Value, names: LocalAssets) -> Value:
-    """The definition of an environment that is named: that of the file with the name, where there is one.
+    """The definition of an environment by its name: that of a file with the name, or the value itself.
 
     Raises:
         UserError: Several files have that name.

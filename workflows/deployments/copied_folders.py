@@ -1,4 +1,4 @@
-"""What an image has copies of: the ``COPY`` instructions of the Dockerfile that it is built of."""
+"""Finds the folders that an image has copies of, from the ``COPY`` instructions of its Dockerfile."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..reading import read_text
 
 
 def find_copied_folders(context: Path, dockerfile: str) -> Mapping[str, str]:
-    """Folders of a build context with Python in them, by their places in the image; those of the last stage.
+    """Folders of a build context that have Python files, by their paths in the image's last stage.
 
-    Of a single file its folder is told, under whatever name it has there. What has variables or wildcards in its
-    name, or comes from another stage, is left out: a debugger finds no file of this machine for it.
+    For a single file it is its parent folder. Copies with variables or wildcards, and those from another stage, are
+    left out: the debugger then finds no files of this machine for them.
 
     Args:
-        context: The folder.
-        dockerfile: Relative to it.
+        context: The folder of the build context.
+        dockerfile: The Dockerfile, relative to it.
     """
     found: dict[str, str] = {}
     home = "/"
@@ -38,7 +38,7 @@ def find_copied_folders(context: Path, dockerfile: str) -> Mapping[str, str]:
                 if not local.is_dir():
                     into = len(sources) > 1 or target.endswith("/") or target in (".", "..") or place == home
                     place, local = (place, local.parent) if into else (posixpath.dirname(place), local.parent)
-                # Of a folder its content is copied.
+                # COPY copies the content of a folder, not the folder itself.
                 if place != "/":
                     found.setdefault(place, str(local.resolve()))
     return {place: local for place, local in found.items() if _has_python(Path(local))}

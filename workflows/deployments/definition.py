@@ -1,4 +1,4 @@
-"""An online deployment as it is run here: what its file says, resolved.
+"""An online deployment, as read from its file and resolved to this machine.
 
 The terms are those of the schemas of managed and Kubernetes online deployments:
 https://learn.microsoft.com/azure/machine-learning/reference-yaml-deployment-managed-online and
@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from ..models import Check
 from ..pipelines.definition import EnvironmentReference
 
-#: A name or version that can be a folder's.
+#: A name or version that is valid as a folder's name.
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 #: Where Azure ML puts models, and code, in a container.
 MODELS_ROOT, CODE_ROOT = "/var/azureml-app/azureml-models", "/var/azureml-app"
@@ -30,7 +30,7 @@ class Model:
         name: Its name; empty for one that is defined inline without.
         version: Its version.
         type: ``custom_model``, ``mlflow_model`` or ``triton_model``.
-        elsewhere: Where it would be brought from, where that has not been done; then the path leads nowhere.
+        elsewhere: Where it would be downloaded from; empty where the path exists.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class Model:
         return not self.elsewhere and (self.path / "MLmodel").is_file()
 
     def place(self, root: str = MODELS_ROOT) -> str:
-        """The folder of a container that Azure ML gives it to, itself in it."""
+        """The folder of a container in which Azure ML puts the model."""
         if not _NAME.fullmatch(self.name):
             return root
         return str(PurePosixPath(root, self.name, self.version if _NAME.fullmatch(self.version) else ""))
@@ -53,7 +53,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Route:
-    """A path of HTTP, and the port that answers it."""
+    """An HTTP path, and the port that serves it."""
 
     path: str
     port: int
@@ -70,18 +70,18 @@ class Routes:
 
 @dataclass(frozen=True)
 class Probe:
-    """When a service counts as ready; the defaults are Azure ML's own.
+    """A readiness or liveness probe; the defaults are Azure ML's.
 
     Attributes:
-        initial_delay: Seconds until it is asked for the first time.
-        period: Seconds between two questions.
+        initial_delay: Seconds until the first request.
+        period: Seconds between two requests.
         timeout: Seconds that an answer may take.
-        success_threshold: Answers in a row that it takes.
-        failure_threshold: Failures in a row at which it is given up.
-        path: Where it is asked; empty where the probe does not say.
-        port: The port of the container that is asked; 0 where the probe does not say.
+        success_threshold: Successes in a row after which the service counts as ready.
+        failure_threshold: Failures in a row after which it counts as failed.
+        path: The path of the requests; empty where the probe has none.
+        port: The port in the container; 0 where the probe has none.
         scheme: ``http`` or ``https``.
-        method: The method of HTTP.
+        method: The HTTP method.
     """
 
     initial_delay: int = 10
@@ -96,16 +96,16 @@ class Probe:
 
     @property
     def limit(self) -> int:
-        """Seconds after which a service that has never answered is given up."""
+        """Seconds after which a service that has never answered counts as failed."""
         return self.initial_delay + self.period * self.failure_threshold
 
     def check(self, name: str, route: Route | None) -> Check:
-        """How a service is asked.
+        """The check that this probe makes.
 
         Args:
-            name: What the probe is for: ``readiness`` or ``liveness``.
-            route: The image's own; what the probe says counts more. None where the inference server serves, which is
-                asked at ``/``.
+            name: ``readiness`` or ``liveness``.
+            route: The image's own route; the probe's path and port take precedence. None where the inference server
+                serves, which is checked at ``/``.
         """
         bounds = Check(seconds=self.limit, timeout=self.timeout, successes=self.success_threshold)
         if route is None:
@@ -128,13 +128,13 @@ class OnlineDeployment:
         script: Absolute path of the scoring script.
         model: Its model; None where there is none.
         model_dir: The folder that takes the model's place, where one was typed or set.
-        environment: What it runs in; None where the file does not say.
-        routes: How an image that serves by itself is reached; None where the inference server serves.
-        model_mount_path: Where an image that serves by itself wants its model.
+        environment: Its environment; None where the file has none.
+        routes: The routes of an image that serves by itself; None where the inference server serves.
+        model_mount_path: Where an image that serves by itself expects its model.
         variables: ``environment_variables``.
         readiness: ``readiness_probe``.
         liveness: ``liveness_probe``; nothing restarts a service here.
-        notes: What is not done here as in Azure ML, one line each.
+        notes: Differences from how Azure ML runs it, one line each.
     """
 
     file: Path
@@ -155,16 +155,16 @@ class OnlineDeployment:
 
     @property
     def ready(self) -> Check:
-        """How it is asked whether it is ready."""
+        """The check for whether it is ready."""
         return self.readiness.check("readiness", self.routes.readiness if self.routes is not None else None)
 
     @property
     def alive(self) -> Check:
-        """How it is asked whether it is alive."""
+        """The check for whether it is alive."""
         return self.liveness.check("liveness", self.routes.liveness if self.routes is not None else None)
 
     @property
     def label(self) -> str:
-        """What it is called in a message."""
+        """Its name in messages."""
         name = self.name or self.file.name
         return f"{name} of {self.endpoint}" if self.endpoint else name

@@ -1,7 +1,7 @@
-"""An endpoint's file in the place of a deployment's: the deployment of it that is here.
+"""Finds the deployment of an endpoint whose file was named instead of a deployment's.
 
-An endpoint's file says nothing of what serves, and a user may name it all the same. Its deployments lie in files
-beside it, or, as files of the preview had it, in itself under ``deployments``.
+An endpoint's file does not say what serves. Its deployments are in files beside it or, in files of the preview, in the
+endpoint's file under ``deployments``.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _DEPLOYMENTS = {
 
 
 def find_deployment(root: Value) -> tuple[Value, str]:
-    """The deployment that is meant where an endpoint's file is named.
+    """The deployment of an endpoint, where its file is named instead of a deployment's.
 
     Args:
         root: The file's mapping.
 
     Returns:
-        The deployment's mapping and a note; those of any other file are its own mapping and nothing.
+        The deployment's mapping and a note; for any other file its own mapping and an empty note.
 
     Raises:
-        UserError: There is no deployment of it here, or there are several; with what to type for each.
+        UserError: There is no deployment of it here, or there are several; with the command for each.
     """
     kind = kinds.kind_of(root)
     if kind not in _DEPLOYMENTS or root.file is None:
@@ -65,7 +65,7 @@ def _name(deployment: Value) -> str:
 
 
 def _read_listed(root: Value, wanted: Kind, endpoint: str) -> list[Value]:
-    """What ``deployments`` of an endpoint's file has: deployments themselves, or names of files."""
+    """The deployments under ``deployments`` of an endpoint's file: mappings, or names of files."""
     entries = root.get("deployments")
     if entries is None:
         return []
@@ -100,7 +100,7 @@ def _read_listed(root: Value, wanted: Kind, endpoint: str) -> list[Value]:
 
 
 def _find_beside(file: Path, wanted: Kind, endpoint: str) -> list[Value]:
-    """The deployments in an endpoint's folder: those that name it, or that name none."""
+    """The deployments in an endpoint's folder that name it, or that name no endpoint."""
     found = []
     for one in sorted(path for path in file.parent.iterdir() if path.suffix.lower() in kinds.SUFFIXES and path != file):
         try:

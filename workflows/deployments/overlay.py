@@ -1,4 +1,4 @@
-"""A deployment's file among the settings: what it says takes the place of those that it says something of."""
+"""Applies a deployment's file to the settings: its values replace the settings for the same things."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .reader import load_deployment
 
 #: The script by which MLflow serves a model that has no code of its own.
 MLFLOW_SCRIPT = Path(DEBUGGEE, "mlflow_scoring", "score.py")
-#: The settings that a deployment's file says something of.
+#: The settings for things that a deployment's file has as well.
 _CODE = ("score_script", "source_directory")
 FIELDS = (*_CODE, "model_dir", "inference_env")
 _TYPED = 2
@@ -25,12 +25,12 @@ _TYPED = 2
 
 @dataclass(frozen=True)
 class DescribedDeployment:
-    """A deployment that a file describes, and the settings with what it says.
+    """A deployment's file, applied to the settings.
 
     Attributes:
-        settings: The settings, as they are to be used.
-        deployment: What the file says; None where no file is named.
-        notes: What there is to say of the two.
+        settings: The settings to use.
+        deployment: The deployment; None where no file is named.
+        notes: Notes for the user on both.
     """
 
     settings: Settings
@@ -39,11 +39,11 @@ class DescribedDeployment:
 
 
 def takes_precedence(settings: Settings, field: str) -> bool:
-    """Whether a setting counts although a deployment's file says something else.
+    """Whether a setting counts more than a deployment's file.
 
-    It does where it comes from a place that counts more than that of the file's name: a flag, then the environment,
-    then `.env`. From the same place a model's folder and an environment count, which the file may not have, and of
-    flags everything that is typed.
+    It does where its source has a higher rank than that of the file's name: a flag, then the environment, then `.env`.
+    From the same source, a model's folder and an environment count more than the file, which may have neither; and so
+    does every flag.
     """
     if field not in settings.set_by:
         return False
@@ -52,7 +52,7 @@ def takes_precedence(settings: Settings, field: str) -> bool:
 
 
 def overruled_settings(settings: Settings) -> frozenset[str]:
-    """The settings that do not count, since a deployment's file says something else."""
+    """The settings that are set but do not count, because a deployment's file replaces them."""
     if settings.deployment is None:
         return frozenset()
     return frozenset(name for name in FIELDS if name in settings.set_by and not takes_precedence(settings, name))
@@ -64,20 +64,20 @@ def _rank(settings: Settings, field: str) -> int:
 
 
 def apply_deployment_file(settings: Settings, download: Callable[[str], Model] | None = None) -> DescribedDeployment:
-    """The settings with what the deployment's file says, where one is named.
+    """Apply the deployment's file to the settings, where one is named.
 
     Args:
         settings: The settings.
         download: Downloads a registered model; None where that is not wanted.
 
     Raises:
-        UserError: The file, or what it names, is not as it has to be.
+        UserError: Something is wrong with the file or what it names.
     """
     if settings.deployment is None:
         return DescribedDeployment(settings)
     model_dir = settings.model_dir if takes_precedence(settings, "model_dir") else None
     if takes_precedence(settings, "model_dir") and model_dir is not None and not model_dir.is_dir():
-        # What is wrong with it is said where every model folder is looked at.
+        # The check of the model folder, which comes later, reports what is wrong with it.
         return DescribedDeployment(replace(settings, deployment=None))
     found = load_deployment(settings.deployment, settings.project, model_dir, download)
     if takes_precedence(settings, "score_script"):
@@ -101,7 +101,7 @@ def apply_deployment_file(settings: Settings, download: Callable[[str], Model] |
 
 
 def _replace_script(found: OnlineDeployment, settings: Settings) -> OnlineDeployment:
-    """A deployment whose script is named beside its file.
+    """The deployment with the script that the settings name.
 
     Raises:
         UserError: Its image serves by itself.
@@ -116,11 +116,11 @@ def _replace_script(found: OnlineDeployment, settings: Settings) -> OnlineDeploy
 
 
 def _code_settings(found: OnlineDeployment) -> Mapping[str, Path]:
-    """The script and the source folder that are run."""
+    """The settings for the script and the source folder."""
     if found.script is not None and found.code is not None:
         return {"score_script": found.script, "source_directory": found.code}
     if found.routes is not None:
-        # The image's own program serves. What is here of it lies beside the deployment's file.
+        # The image's own program serves; its sources are beside the deployment's file.
         return {"score_script": found.file, "source_directory": found.file.parent}
     return {"score_script": MLFLOW_SCRIPT, "source_directory": MLFLOW_SCRIPT.parent}
 
@@ -132,14 +132,14 @@ def _model_dir(found: OnlineDeployment) -> Path | None:
 
 
 def model_below(found: OnlineDeployment | None) -> str:
-    """What the model folder is called in the one that AZUREML_MODEL_DIR names; empty where it is that one itself."""
+    """The model folder's name in the folder that AZUREML_MODEL_DIR names; empty where it is that folder itself."""
     if found is None or found.model is None or found.model_dir is not None or not found.model.path.is_dir():
         return ""
     return found.model.path.name
 
 
 def refuse_with_packages(settings: Settings) -> None:
-    """See that a deployment's file was not typed beside ``--source azureml``.
+    """Check that ``--deployment`` was not typed together with ``--source azureml``.
 
     Raises:
         BadValue: It was.

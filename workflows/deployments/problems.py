@@ -1,4 +1,4 @@
-"""All that is wrong with a deployment's file, and what there is to say of the rest."""
+"""Collects the errors in a deployment's file, and notes on it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..pipelines import problems
 
 @dataclass
 class Problems(problems.Problems):
-    """What is wrong with a file, gathered while it is read.
+    """The errors in a file, collected while it is read.
 
     Attributes:
-        notes: What is not done here as in Azure ML, one line each.
+        notes: Differences from how Azure ML runs the deployment, one line each.
     """
 
     columns: bool = True

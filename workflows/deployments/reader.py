@@ -1,4 +1,4 @@
-"""A deployment's file, read and checked. All that is wrong is said at once, and nothing is built before."""
+"""Reads and checks a deployment's file; all errors in it are reported at once."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _KEYS = (
     *("private_network_connection", "creation_context"),
 )
 _PROBE = ("initial_delay", "period", "timeout", "success_threshold", "failure_threshold")
-#: In some probes: what is asked, where the image serves by itself; otherwise `inference_config` says it.
+#: Keys of probes that count where the image serves by itself; without them `inference_config` has the route.
 _PROBE_ALSO = ("path", "port", "scheme", "method")
 _SCHEMES, _METHODS = ("http", "https"), ("GET", "HEAD", "OPTIONS", "POST")
 _REQUESTS = ("request_timeout_ms", "max_concurrent_requests_per_instance", "max_queue_wait_ms")
 _ROUTES = ("liveness_route", "readiness_route", "scoring_route")
-#: What says where and how many, and has no meaning on one machine.
+#: Keys for where and how often a deployment runs, which have no meaning on one machine.
 _ELSEWHERE = (
     *("instance_count", "instance_type", "scale_settings", "resources", "egress_public_network_access"),
     *("private_network_connection", "data_collector", "app_insights_enabled"),
 )
-#: What Azure ML refuses a file without.
+#: Keys without which Azure ML refuses a file.
 _WANTED = ("name", "endpoint_name")
 
 
@@ -49,11 +49,11 @@ def load_deployment(
     Args:
         file: Its file, absolute.
         project: The project's folder, in which registered names are looked for.
-        model_dir: The folder that takes the model's place, where one was typed or set.
+        model_dir: The folder that replaces the model, where one was typed or set.
         download: Downloads a registered model that no file of the project describes; None where that is not possible.
 
     Raises:
-        UserError: It is none, or something in it is wrong or not on this machine; one error with all of it.
+        UserError: It is not a deployment, or something in it is wrong or not on this machine; one error with all.
     """
     problems = Problems()
     root, endpoint_note = find_deployment(read_yaml(file, "deployment file", on_error=problems.add_error))
@@ -139,19 +139,19 @@ def _read_type(problems: Problems, root: Value) -> str:
 
 
 def _looks_like_one(root: Value) -> bool:
-    """Whether a file is a deployment although it lacks what Azure ML wants of one, such as `endpoint_name`."""
+    """Whether a file is a deployment, even without keys that Azure ML needs, such as `endpoint_name`."""
     return kinds.kind_of(root) in (None, kinds.MODEL) and root.get("code_configuration") is not None
 
 
 def _check_keys(problems: Problems, given: Mapping[str, Value], known: tuple[str, ...], what: str) -> None:
-    """Azure ML refuses a file with a key that it does not know."""
+    """Note unknown keys as wrong: Azure ML refuses a file with them."""
     for key, value in given.items():
         if key not in known and not key.startswith((".", "x-")):
             problems.add(value, f"{what} has no key `{key}`.", did_you_mean(key, known))
 
 
 def _read_mapping(problems: Problems, value: Value | None, known: tuple[str, ...], what: str) -> Mapping[str, Value]:
-    """A mapping's entries; none where it is something else, which is noted as wrong."""
+    """The entries of a mapping; none where the value is something else, which is noted as wrong."""
     if value is None:
         return {}
     if not value.is_mapping:
@@ -204,11 +204,11 @@ def _read_routes(problems: Problems, value: Value | None) -> Routes | None:
 
 
 def _read_probe(problems: Problems, value: Value | None, what: str, serves_itself: bool) -> Probe:
-    """A probe.
+    """Read a probe.
 
     Args:
-        problems: Where is noted what is wrong with it.
-        value: What the file has of it.
+        problems: Gets the errors and notes.
+        value: The probe's mapping.
         what: Its key.
         serves_itself: Whether the image serves by itself, so that the probe may have a path and a port.
     """
@@ -236,7 +236,7 @@ def _read_probe(problems: Problems, value: Value | None, what: str, serves_itsel
 
 
 def _read_choice(problems: Problems, value: Value, key: str, what: str, known: tuple[str, ...]) -> str:
-    """The one of some words that a value is, in whatever case it is written; else the first, which is noted."""
+    """The known word that a value is, ignoring case; for any other value the first one, with a note."""
     word = str(value.data).strip().lower()
     found = [one for one in known if one.lower() == word]
     if not found:
@@ -245,7 +245,7 @@ def _read_choice(problems: Problems, value: Value, key: str, what: str, known: t
 
 
 def _read_port(problems: Problems, value: Value, where: str) -> int | None:
-    """A port; None where it is none, which is noted as wrong."""
+    """Read a port; None where the value is not one, which is noted as wrong."""
     port = value.data
     if isinstance(port, str) and port.strip().isdecimal() and len(port) < 10:
         port = int(port)
@@ -303,7 +303,7 @@ def _note_ignored(problems: Problems, root: Value, key: str) -> None:
 
 
 def _find_endpoint(file: Path, name: str) -> str:
-    """The name of the one endpoint whose file lies beside a deployment's, or of the one that names the deployment."""
+    """The name of the only endpoint with a file beside a deployment's, or of the only one that names the deployment."""
     found: list[tuple[str, bool]] = []
     for one in sorted([*file.parent.glob("*.yml"), *file.parent.glob("*.yaml")]):
         if one == file:

@@ -1,4 +1,4 @@
-"""The environment variables that a deployment's file names."""
+"""Reads the environment variables of a deployment's file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..pipelines.yaml_file import Value, kind
 from ..redaction import keep_variables
 from .problems import Problems
 
-#: What Azure ML puts a secret in the place of: https://learn.microsoft.com/azure/machine-learning/how-to-deploy-online-endpoint-with-secret-injection
+#: Values that Azure ML replaces by a secret: https://learn.microsoft.com/azure/machine-learning/how-to-deploy-online-endpoint-with-secret-injection
 _SECRET = re.compile(r"^\$\{\{.*\}\}$|^(?:azureml|keyref|secret)(?::|\()", re.DOTALL)
 
 
@@ -17,7 +17,7 @@ def read_variables(problems: Problems, value: Value | None) -> dict[str, str]:
     """Read ``environment_variables``.
 
     Args:
-        problems: Where what is wrong is noted.
+        problems: Gets the errors and notes.
         value: The field.
     """
     from ..flows.service_variables import name_problem
@@ -34,7 +34,7 @@ def read_variables(problems: Problems, value: Value | None) -> dict[str, str]:
         if wrong:
             problems.add(one, f"`{name}` of `environment_variables`: {wrong}.", "Rename it, or take it out.")
         elif isinstance(one.data, (dict, list)):
-            # Azure ML's SDK takes it, and sends its text.
+            # Azure ML's SDK accepts it, and sends its text.
             problems.notes.append(f"the variable `{name}` is {kind(one)}: the service gets what Python writes for it")
             found[name] = str(one.plain())
         else:
@@ -44,6 +44,6 @@ def read_variables(problems: Problems, value: Value | None) -> dict[str, str]:
 
 
 def notes_on_secrets(values: Mapping[str, str]) -> list[str]:
-    """Notes on values that only Azure ML can put secrets in the place of."""
+    """Notes on values that only Azure ML can replace by secrets."""
     names = sorted(name for name, text in values.items() if _SECRET.match(text.strip()))
     return [f"{name} refers to a secret of the workspace: give it here by --env {name}" for name in names]

@@ -1,4 +1,4 @@
-"""What a pipeline's step asks to run in, turned into what an engine builds.
+"""Resolves the environment that a step or deployment names to what an engine builds.
 
 The fields are those of ``environment`` in a job of Azure ML:
 https://learn.microsoft.com/azure/machine-learning/reference-yaml-environment
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..pipelines.definition import EnvironmentReference
     from ..settings import Settings
 
-#: What Azure ML is asked to add to an environment that is debugged there. debugpy 1.8.22 and later want Python 3.10.
+#: The requirements that are added to an environment that is debugged in Azure ML. debugpy 1.8.22 needs Python 3.10.
 REQUIRED = ("debugpy>=1.8.22,<2 ; python_version >= '3.10'", "debugpy>=1.8,<2 ; python_version < '3.10'")
 _RELATIVE = re.compile(
     r"^(?P<option>(?:-[rce]|--requirement|--constraint|--editable)(?:\s+|\s*=\s*))?(?P<path>.+)$", re.DOTALL
@@ -37,15 +37,15 @@ _RELATIVE = re.compile(
 
 @dataclass(frozen=True)
 class ResolvedEnvironment:
-    """What one step runs in.
+    """The environment of one step.
 
     Attributes:
-        key: The same for steps that run in the same; stays when what it is made of is edited.
-        notes: Where it is not what the pipeline file asks for, one line each.
-        definition: What is installed; None where an image is used as it is, or is built of a context.
-        base_image: What the definition's image builds on; the setting's, or the step's own.
-        reference: What the pipeline file says; None for the default environment.
-        inline: The file that a conda file written into the pipeline file was put into.
+        key: Equal for steps with the same environment; does not change when its files are edited.
+        notes: Where it differs from what the pipeline file says, one line each.
+        definition: Its definition; None where an image is used as it is, or is built from a context.
+        base_image: The base image of the definition: the setting's, or the step's own.
+        reference: The entry in the pipeline file; None for the default environment.
+        inline: The file to which a conda file inside the pipeline file was written.
     """
 
     key: str
@@ -56,15 +56,15 @@ class ResolvedEnvironment:
     inline: Path | None = None
 
     def build(self, engine: Engine, report: Callable[[str], None], *, debugged: bool = False) -> ImageRef:
-        """What the engine runs it in, built where it is not there yet; the same whether it is debugged or not.
+        """The engine's image or environment, built where needed; the same whether it is debugged or not.
 
         Args:
             engine: The engine.
             report: Called with each line of progress.
-            debugged: Whether a debugpy is to be there beside it, where it has none of its own.
+            debugged: Whether a separate debugpy is provided where it has none of its own.
 
         Raises:
-            UserError: It cannot be had. Nothing of it is left then.
+            UserError: It cannot be built or pulled. Nothing of it is left.
         """
         if debugged and self.definition is not None:
             try:
@@ -105,7 +105,7 @@ class ResolvedEnvironment:
         try:
             image_by_name(asked.image, report, file=asked.file, line=asked.line)
         except ImageUnreachable as error:
-            # What counts for the script are the packages, and those can be had.
+            # The script needs the packages, and these can be installed on another base image.
             built = engine.build(definition, None, report)
             note = f"{error.problem.rstrip('.')}; {shown(definition.source)} is installed on the local base image"
             return replace(built, notes=(note, *built.notes))
@@ -120,15 +120,15 @@ def resolve_environment(
     purpose: str = "training",
     report: Callable[[str], None] = lambda line: None,
 ) -> ResolvedEnvironment:
-    """Find what a step, or a service, runs in; nothing is built yet.
+    """Resolve the environment of a step or a service; nothing is built yet.
 
     Args:
-        reference: What the pipeline's or deployment's file says.
-        settings: For the default environment and the base image.
+        reference: The entry in the pipeline's or deployment's file.
+        settings: The settings, with the default environment and the base image.
         engine: ``docker`` or ``process``.
-        required: Requirements added where none of that name is there; nothing is added to an image as it is.
-        purpose: ``training`` or ``inference``: whose default environment, and whose Dockerfile.
-        report: Shown what is waited for while a workspace is asked what it has under a name.
+        required: Requirements that are added where the definition has none of that name; not to an image.
+        purpose: ``training`` or ``inference``, which decides on the default environment and Dockerfile.
+        report: Called with a line of progress before a workspace is queried.
 
     Raises:
         UserError: The definition, or a file of it, is missing or cannot be read.
@@ -165,7 +165,7 @@ def _source_of(reference: EnvironmentReference) -> str:
 
 
 def _has_debugpy(definition: EnvironmentDefinition) -> bool:
-    """Whether a definition brings one by itself, on every Python."""
+    """Whether a definition has debugpy itself, on every Python."""
     named = [item.name for item in definition.pip if ";" not in item.text]
     return "debugpy" in (*named, *(item.name for item in definition.conda))
 
@@ -209,7 +209,7 @@ def _conda_environment(
 
 
 def _at_reference(error: UserError, reference: EnvironmentReference | None, inline: Path | None) -> UserError:
-    """The error with the place in the pipeline file, where its own is one that the user has not written."""
+    """The error with the place in the pipeline file, if its own place is the file of an inline conda file."""
     if reference is None or inline is None or error.file is None or Path(error.file) != inline:
         return error
     remedy = error.remedy
@@ -219,7 +219,7 @@ def _at_reference(error: UserError, reference: EnvironmentReference | None, inli
 
 
 def _write_conda_file(conda: Mapping[str, Any], folder: Path) -> Path:
-    """A conda file with the content that the pipeline file has in itself.
+    """Write a conda file that is inline in the pipeline file to a file of its own.
 
     Args:
         conda: The content.
@@ -240,7 +240,7 @@ def _write_conda_file(conda: Mapping[str, Any], folder: Path) -> Path:
 
 
 def absolute_entry(entry: Any, folder: Path) -> Any:
-    """An entry of a conda file: the dependencies' part for pip with absolute paths; any other entry as it is."""
+    """An entry of a conda file's dependencies; in the one for pip, paths are made absolute."""
     if not isinstance(entry, dict) or not isinstance(entry.get("pip"), list):
         return entry
 

@@ -1,8 +1,8 @@
-"""pip's requirement files, read with the file and line of every requirement.
+"""Reads pip's requirement files, with the file and line of every requirement.
 
-The rules are those of pip: "Requirements File Format" in its documentation (comments, line
-continuations, ``-r`` and ``-c`` relative to the file that names them). Local paths are taken
-relative to that file as well, or to the definition's folder, where conda runs pip.
+The rules are those of "Requirements File Format" in pip's documentation (comments, line continuations, ``-r`` and
+``-c`` relative to the file that names them). Local paths are relative to that file as well, or to the definition's
+folder, where conda runs pip.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _EGG = re.compile(r"[#&]egg=([A-Za-z0-9._-]+)")
 _FIND_LINKS = re.compile(r"^(?:-f|--find-links)(?:\s*=\s*|\s+)(?P<path>.+)$")
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
-# Begun in the middle of a row of blanks, each of them would be looked at again from each of them.
+# Without the look-behind, a long run of spaces would take quadratic time.
 _HASH = re.compile(r"(?<!\s)\s+--hash[= ]\S+")
 #: Levels of `-r` in files that `-r` names.
 _MOST_INCLUDES = 50
@@ -40,10 +40,10 @@ class Requirement:
 
     Attributes:
         text: The line as pip reads it, without comment; for a local path only what follows the path.
-        name: Normalised name of the project, empty where the line does not tell.
-        file: The file that asks for it; None when we added it.
+        name: Normalised name of the project, empty where the line has none.
+        file: The file that names it; None where this program added it.
         line: Its line, counted from 1.
-        local: The file or folder that a local requirement stands for.
+        local: The file or folder of a local requirement.
         editable: True for ``-e``.
     """
 
@@ -58,7 +58,7 @@ class Requirement:
         """The line for a plain requirements file.
 
         Args:
-            place: Where a local requirement lies for the pip that reads it; by default where it lies now.
+            place: The path of a local requirement as pip will see it; by default its path on this machine.
             editable: Whether ``-e`` may stay.
             hashes: Whether ``--hash`` options stay.
         """
@@ -70,12 +70,12 @@ class Requirement:
 
 @dataclass
 class PipLines:
-    """What a set of pip lines asks for.
+    """The contents of requirement files.
 
     Attributes:
-        requirements: In their order.
+        requirements: The requirements, in order.
         constraints: Lines of the files named by ``-c``.
-        limits: The same, with their places.
+        limits: The constraints, parsed, with their places.
         options: Lines such as ``--extra-index-url …``.
         files: Requirement and constraint files that were read.
     """
@@ -88,17 +88,17 @@ class PipLines:
 
 
 def parse_requirement(text: str) -> Requirement:
-    """A requirement string of our own, such as ``debugpy>=1.8``."""
+    """Parse a requirement of this program, such as ``debugpy>=1.8``."""
     return Requirement(text, normalise(_name(text)))
 
 
 def strip_comment(text: str) -> str:
-    """A line without its comment, and without the blanks around it."""
+    """A line without its comment and surrounding spaces."""
     return _COMMENT.sub("", text).strip()
 
 
 def _name(text: str) -> str:
-    """The project's name that a requirement begins with; empty for a path, an address, and anything else."""
+    """The project's name at the beginning of a requirement; empty for a path, an address, and anything else."""
     match = _NAME.match(text)
     if match is None or text[match.end() : match.end() + 1] in ("/", "\\", ":"):
         return ""
@@ -106,13 +106,13 @@ def _name(text: str) -> str:
 
 
 def read_line(lines: PipLines, text: str, *, file: Path, line: int, folder: Path) -> None:
-    """Sort one line of pip's into ``lines``; files that it includes are read as well.
+    """Add one line to ``lines``; files that it includes are read as well.
 
     Args:
-        lines: Where the result goes.
+        lines: Gets the result.
         text: The line, without comment and continuation.
-        file: The file that it stands in.
-        line: Its line there, counted from 1.
+        file: The file that has the line.
+        line: The line's number, counted from 1.
         folder: The definition's folder.
 
     Raises:
@@ -128,7 +128,7 @@ def _read_line(lines: PipLines, text: str, file: Path, line: int, folder: Path, 
         return
     links = _FIND_LINKS.match(text)
     if links is not None and "://" not in links["path"]:
-        # In quotes: pip and we take the line apart as a shell does.
+        # In quotes: pip and this program split the line as a shell does.
         place = shlex.quote(str(_existing_path(links["path"], file, line, folder)))
         lines.options.append(f"--find-links {place}")
         return
@@ -158,7 +158,7 @@ def _include(
 ) -> None:
     is_constraint = include.group(2) is not None
     target = include["path"].strip().strip("\"'")
-    if "://" in target:  # pip fetches these itself; what is in them we cannot know
+    if "://" in target:  # pip downloads these itself; their contents are not known here
         lines.options.append(f"{'-c' if is_constraint else '-r'} {target}")
         return
     path = _resolve(file.parent / target)
@@ -190,7 +190,7 @@ def _include(
 
 
 def logical_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a requirements file with comments taken out and continuations joined.
+    """The lines of a requirements file, without comments and with continuations joined.
 
     Yields:
         The number of the first physical line, counted from 1, and the text.
@@ -233,9 +233,9 @@ def read_text(path: Path) -> str:
 
 
 def _parse_local(target: str, file: Path, line: int, folder: Path) -> tuple[Path, str] | None:
-    """The path that a requirement stands for and the text behind it; None for any other requirement."""
+    """The path of a local requirement and the text after it; None for any other requirement."""
     body, mark, marker = target.partition(";")
-    # A semicolon is legal in paths, but pip too takes it for the start of a marker.
+    # A semicolon is legal in paths, but pip also reads it as the start of a marker.
     rest = f" {mark}{marker}" if mark else ""
     body, option, options = body.strip().partition(" --")
     rest = (f" --{options}" if option else "") + rest
@@ -262,7 +262,7 @@ def _parse_local(target: str, file: Path, line: int, folder: Path) -> tuple[Path
 
 
 def _check_installable(path: Path, text: str, file: Path, line: int) -> Path:
-    """The path again: what pip would refuse is not walked through first, which may be a whole disk."""
+    """Check that pip can install a path before its files are read, which might be a complete disk; the same path."""
     if path.is_dir() and not any(exists(path / name) for name in ("pyproject.toml", "setup.py")):
         problem = f"{text} is no Python project: it has neither pyproject.toml nor setup.py."
         raise UserError(problem, "Correct that line.", file=file, line=line)
@@ -270,7 +270,7 @@ def _check_installable(path: Path, text: str, file: Path, line: int) -> Path:
 
 
 def _without_extras(body: str) -> tuple[str, str]:
-    """A path, and the `[extras]` behind it."""
+    """A path, and the `[extras]` after it."""
     if not body.endswith("]"):
         return body, ""
     start = body.find("[", max(1, body.rfind("]", 0, len(body) - 1) + 1))
@@ -278,7 +278,7 @@ def _without_extras(body: str) -> tuple[str, str]:
 
 
 def _resolve(path: Path) -> Path | None:
-    """The absolute path; None for what cannot be one: too long a name, a NUL in it, links in a circle."""
+    """The absolute path; None for an impossible one: with a name that is too long, a NUL, or circular links."""
     try:
         return path.resolve()
     except (OSError, ValueError, RuntimeError):

@@ -1,4 +1,4 @@
-"""The virtual environments that are in the cache: what there is, and taking one away."""
+"""Lists and removes the virtual environments in the cache."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class StoredEnvironment:
     cache: Path
 
     def remove(self) -> None:
-        """Take it away; one that was half-built, and is whole by now, stays.
+        """Remove it; one that was half-built and is complete by now stays.
 
         Raises:
-            UserError: Somebody is just building it.
+            UserError: Another process is building it.
         """
         with exclusive(_lock(self.folder, self.cache), f"the environment {self.folder.name}", _ignore_line, limit=0.1):
             if self.digest or _read_complete(self.folder, self.cache) is None:
@@ -48,21 +48,21 @@ class StoredEnvironment:
 
 
 def clear_unused_packages(packages: Path) -> None:
-    """Take away the cached packages of which no environment has files any more.
+    """Remove cached packages that no environment uses.
 
     Args:
-        packages: uv's cache. One that the user has named is left alone.
+        packages: This program's cache for uv.
     """
     from . import uv
     from .processes import run
 
     used = dict[str, bool]()
-    # Unlike pathlib's, this passes over folders that go while they are looked through: others build beside this.
+    # Unlike Path.glob, this skips folders that other processes remove during the search.
     for file in glob.glob(os.path.join(glob.escape(str(packages)), "archive-v*", "*", "*.dist-info", "METADATA")):
         metadata = Path(file)
         with contextlib.suppress(OSError):
             found = metadata.stat()
-            # What has just come may be on its way into an environment.
+            # A new package may be about to be linked into an environment.
             young = time.time() - found.st_ctime < _YOUNG_SECONDS
             name = metadata.parent.name.partition("-")[0]
             used[name] = used.get(name, False) or young or found.st_nlink > 1
@@ -70,13 +70,13 @@ def clear_unused_packages(packages: Path) -> None:
     program = uv.find_uv()
     if program is not None and unused:
         environment = {**os.environ, "UV_CACHE_DIR": str(packages), "UV_NO_CONFIG": "1"}
-        # Where packages are just being installed, the next time will do.
+        # If another process is installing packages, leave the cache for the next time.
         environment["UV_LOCK_TIMEOUT"] = "5"
         run([program, "cache", "clean", *unused], _ignore_line, environment=environment)
 
 
 def list_environments(cache: Path) -> list[StoredEnvironment]:
-    """Every environment in the cache that nobody is just building; those of which the build was killed included."""
+    """The environments in the cache that no process is building, including those whose build was killed."""
     found = []
     for folder in sorted((cache / "environments").glob("*")):
         entry = _read_complete(folder, cache) or _half_built(folder, cache)
@@ -86,12 +86,12 @@ def list_environments(cache: Path) -> list[StoredEnvironment]:
 
 
 def _lock(folder: Path, cache: Path) -> Path:
-    """What is held while an environment is built, or removed."""
+    """The lock that is held while an environment is built or removed."""
     return cache / "locks" / f"{folder.name}.lock"
 
 
 def _read_complete(folder: Path, cache: Path) -> StoredEnvironment | None:
-    """A whole environment, as its marker says."""
+    """A complete environment, from its marker; None where it has none."""
     try:
         marker = json.loads((folder / MARKER).read_bytes())
         return StoredEnvironment(str(marker["name"]), str(marker["digest"]), folder, int(marker["bytes"]), cache)
@@ -100,7 +100,7 @@ def _read_complete(folder: Path, cache: Path) -> StoredEnvironment | None:
 
 
 def _half_built(folder: Path, cache: Path) -> StoredEnvironment | None:
-    """What a killed build has left; None where somebody builds or removes it, or there is none any more."""
+    """An environment whose build was killed; None where a process builds or removes it, or where it is gone."""
     lock = _lock(folder, cache)
     if lock.exists():
         try:
@@ -108,7 +108,7 @@ def _half_built(folder: Path, cache: Path) -> StoredEnvironment | None:
                 pass
         except HeldError:
             return None
-        # Its build may have come to its end just now.
+        # Its build may have finished just now.
         if (entry := _read_complete(folder, cache)) is not None:
             return entry
     size = bytes_below(folder)
@@ -116,4 +116,4 @@ def _half_built(folder: Path, cache: Path) -> StoredEnvironment | None:
 
 
 def _ignore_line(line: str) -> None:
-    """Progress of a wait that is too short to be told."""
+    """Drop a line of progress: the wait is too short to be shown."""

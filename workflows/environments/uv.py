@@ -1,8 +1,8 @@
-"""uv in pip's place: what the user's settings of pip mean to it, and what only pip can do.
+"""Uses uv instead of pip: translates the user's settings of pip, and finds out what only pip can do.
 
-uv reads none of pip's settings ("Compatibility with pip" in its documentation), so they are written to
-a configuration file of uv's that lives as long as the command: passwords of indexes never stand on a
-command line. the user's own settings of uv do not count, as they did not for pip.
+uv reads none of pip's settings ("Compatibility with pip" in its documentation). So they are written to a temporary
+configuration file of uv: passwords of indexes never appear on a command line. The user's own settings of uv do not
+count, as they do not for pip.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 #: The file with the settings, beside the requirement files.
 SETTINGS = "uv.toml"
-#: Variables of uv's own that say where things are kept and how fast, not what is installed.
+#: Variables of uv that are kept: they set folders and performance, not what is installed.
 _KEPT = re.compile(r"UV_(?:CACHE_DIR|LINK_MODE|CONCURRENT_\w+|HTTP_\w+|PYTHON_(?:INSTALL|DOWNLOADS)\w*)$")
-#: pip's options that uv has no like of, with the words for a note.
+#: pip's options that uv does not have, with their names for a note.
 _ONLY_PIP = {
     "prefer-binary": "prefer-binary",
     "ignore-requires-python": "ignore-requires-python",
@@ -48,7 +48,7 @@ _ONLY_PIP = {
 }
 _OWN_OPTION = re.compile(r"\s--(?!hash\b)([a-z][a-z-]*)")
 _OTHER_VCS = re.compile(r"(?:^|@\s*)(hg|svn|bzr)\+")
-#: What uv says where pip may still find a way, and why that is so.
+#: uv's errors after which pip may still succeed, and the reason.
 _RETRIED = (
     (re.compile(r"was included as a URL dependency"), "uv takes no address that only a package asks for"),
     (re.compile(r"Failed to read `--find-links`"), "uv cannot read one of the places in find-links"),
@@ -68,13 +68,13 @@ def find_uv() -> str | None:
 
 @dataclass(frozen=True)
 class Translation:
-    """Settings of pip in uv's words.
+    """Settings of pip, translated for uv.
 
     Attributes:
-        text: The content of :data:`SETTINGS`.
-        arguments: Options that have no place there.
+        text: The content of the file :data:`SETTINGS`.
+        arguments: Options that this file cannot have.
         environment: Environment variables.
-        notes: What pip would say of the settings.
+        notes: Notes on settings that pip would ignore.
         several: Whether there is more than one place to get packages from.
     """
 
@@ -114,7 +114,7 @@ def why_only_pip(settings: PipSettings, requirements: Iterable[Requirement]) -> 
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a name can be told to uv, which takes no others."""
+    """Whether a name is valid UTF-8: uv accepts no others."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -123,11 +123,11 @@ def is_utf8(text: str) -> bool:
 
 
 def why_pip_may_work(lines: Sequence[str], several: bool) -> str | None:
-    """Why pip may do what uv has just failed to do, from uv's output; None where it would fail as well.
+    """Why pip may succeed where uv has failed, from uv's output; None where pip would fail as well.
 
     Args:
         lines: The output.
-        several: Whether there is more than one place to get packages from; pip passes over one that is silent.
+        several: Whether there is more than one place to get packages from; pip skips one that does not answer.
     """
     text = "\n".join(lines)
     for pattern, reason in _RETRIED:
@@ -249,7 +249,7 @@ def _arguments(settings: PipSettings) -> tuple[str, ...]:
 
 
 def _index(address: str) -> str:
-    """An index as uv takes it: a folder with its full path."""
+    """An index as uv accepts it: a folder as a URL."""
     if "://" in address or address.startswith("file:"):
         return address
     return Path(os.path.abspath(os.path.expanduser(address))).as_uri()
@@ -273,13 +273,13 @@ def _is_secure(address: str, trusted: Sequence[str]) -> bool:
 
 
 def _variables(settings: PipSettings, environ: Mapping[str, str]) -> dict[str, str]:
-    """Environment variables for uv: the given ones, less those of uv's that change what is installed."""
+    """Environment variables for uv: the given ones, without those of uv that change what is installed."""
     found = {
         name: value
         for name, value in environ.items()
         if (not name.startswith("UV_") or _KEPT.match(name)) and name not in ("VIRTUAL_ENV", "CONDA_PREFIX")
     }
-    # Whole lines, also where a shell has exported COLUMNS: they are read here.
+    # uv must not wrap lines, even if COLUMNS is exported: its output is parsed.
     found |= {"UV_NO_PROGRESS": "1", "UV_NO_WRAP": "1", "NO_COLOR": "1"}
     if settings.one("timeout"):
         found["UV_HTTP_TIMEOUT"] = str(max(1, math.ceil(_number(settings.one("timeout"), 15))))
@@ -292,7 +292,7 @@ def _variables(settings: PipSettings, environ: Mapping[str, str]) -> dict[str, s
         address = proxy if "://" in proxy else f"http://{proxy}"
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
             found[name] = found[name.lower()] = address
-        # pip asks its own proxy for every address.
+        # pip uses the proxy of its settings for every address.
         for name in ("NO_PROXY", "no_proxy"):
             found.pop(name, None)
     if settings.one("client-cert"):
@@ -308,7 +308,7 @@ def _number(text: str, default: float) -> float:
 
 
 def _certificates(settings: PipSettings, environ: Mapping[str, str]) -> dict[str, str]:
-    """Where the authorities' certificates are: pip's own setting, else what requests would read, else the system's."""
+    """The variables that name the CA certificates: pip's setting, else those that requests reads, else the system's."""
     given = settings.one("cert") or environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE")
     if given:
         given = os.path.expanduser(given)
@@ -319,5 +319,5 @@ def _certificates(settings: PipSettings, environ: Mapping[str, str]) -> dict[str
     paths = ssl.get_default_verify_paths()
     folder = paths.capath
     has_certificates = platform.system() != "Linux" or bool(paths.cafile) or (bool(folder) and any(os.scandir(folder)))
-    # On Windows and macOS they are in no file. A bare image has none: uv brings the public authorities' along, as pip.
+    # On Windows and macOS the system's are in no file. An image may have none: then uv uses its bundled ones, as pip.
     return {"UV_SYSTEM_CERTS": "1"} if has_certificates else {}

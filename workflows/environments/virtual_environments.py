@@ -1,4 +1,4 @@
-"""The embedded engine's environments: virtual environments in the user's cache, keyed by digest."""
+"""Builds the embedded engine's environments: virtual environments in the user's cache, named by a digest."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class BuiltEnvironment:
         python: Its interpreter.
         digest: Hex digest of what it was built from.
         reused: True when nothing had to be built.
-        notes: Where it differs from what conda.yml says; of one that has just been built, also on how that was done.
-        live: Folders of packages that stay where they are.
+        notes: Where it differs from conda.yml; after a build, also how it was built where that is unusual.
+        live: Folders of editable packages that are used in place.
     """
 
     folder: Path
@@ -52,15 +52,15 @@ class BuiltEnvironment:
 def ensure_environment(
     definition: EnvironmentDefinition, cache: Path, report: Callable[[str], None]
 ) -> BuiltEnvironment:
-    """The virtual environment of a definition, built where it is not there yet.
+    """The virtual environment of a definition, built where it does not exist yet.
 
     Args:
-        definition: What goes into it.
+        definition: The environment's definition.
         cache: The program's cache folder; environments are in ``environments/`` below it.
         report: Called with each line of progress.
 
     Raises:
-        UserError: It cannot be built. Nothing of it is left then.
+        UserError: It cannot be built. Nothing of it is left.
     """
     cache = Path(os.path.abspath(cache))  # scripts in an environment name it by its absolute path
     plan = _plan(definition, cache)
@@ -89,7 +89,7 @@ def ensure_environment(
 
 
 def read_live_folders(folder: Path) -> tuple[str, ...]:
-    """The folders of packages of an environment that stay where they are."""
+    """The folders of an environment's editable packages that are used in place."""
     try:
         return tuple(json.loads((folder / MARKER).read_bytes()).get("live", ()))
     except (OSError, ValueError):
@@ -97,7 +97,7 @@ def read_live_folders(folder: Path) -> tuple[str, ...]:
 
 
 def read_python_facts(folder: Path) -> pythons.PythonFacts | None:
-    """What the Python of an environment is, told without starting it; None where that is not known."""
+    """Version and platform of an environment's Python, from its marker; None where the marker does not have them."""
     try:
         version = tuple(map(int, str(json.loads((folder / MARKER).read_bytes())["python"]).split(".")))
         libc = os.confstr("CS_GNU_LIBC_VERSION") or "" if hasattr(os, "confstr") else ""
@@ -107,7 +107,7 @@ def read_python_facts(folder: Path) -> pythons.PythonFacts | None:
 
 
 def find_environment(definition: EnvironmentDefinition, cache: Path) -> BuiltEnvironment | None:
-    """The environment of a definition if it is there, and whole."""
+    """The environment of a definition; None where it does not exist or is not complete."""
     plan = _plan(definition, Path(os.path.abspath(cache)))
     return _read_complete(plan.folder, plan.digest, reused=True)
 
@@ -172,7 +172,7 @@ def _build(
         shutil.rmtree(temporary)
         _write_marker(definition, folder, digest, notes, conda)
     except BaseException:
-        # Ctrl-C as well, and a second one must not keep us from it.
+        # After Ctrl-C as well; a second Ctrl-C must not interrupt the removal.
         with contextlib.suppress(KeyboardInterrupt):
             remove_environment(folder)
         remove_environment(folder)
@@ -184,14 +184,14 @@ def _build(
 
 
 def _make_environment(work: Work, choice: pythons.Choice, conda: str | None) -> list[str]:
-    """Make the environment, without what pip or uv puts in; where it will differ from what conda.yml says."""
+    """Create the environment, without packages for pip; notes on where it differs from conda.yml."""
     definition = work.definition
     notes = list[str]()
     minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
     if conda is not None:
         text = conda_text(definition, python=None if definition.python else f"={minor}")
         (work.scratch / "conda.yml").write_text(text, "utf-8")
-        # conda wants to make the folder's content itself, and leaves what is in it alone.
+        # conda accepts an existing folder, and leaves the files in it alone.
         verb = ["create", "--yes"] if Path(conda).stem == "micromamba" else ["env", "create"]
         command = [conda, *verb, "--prefix", str(work.folder), "--file", str(work.scratch / "conda.yml")]
         run_required(work, command, work.environment(), what=Path(conda).stem)
@@ -215,7 +215,7 @@ def _python(folder: Path, conda: str | None) -> Path:
 def _write_marker(
     definition: EnvironmentDefinition, folder: Path, digest: str, notes: list[str], conda: str | None
 ) -> None:
-    """Write the marker that makes the environment a whole one, last and atomically."""
+    """Write the marker, last and atomically: it makes the environment a complete one."""
     executable = _python(folder, conda)
     found = pythons.read_facts(str(executable))
     marker = {
@@ -237,11 +237,11 @@ def _write_marker(
 
 
 def bytes_below(folder: Path, alone: bool = False) -> int:
-    """Bytes of the files below a folder; those that go while it is looked through do not count.
+    """Bytes of the files below a folder; files that are removed meanwhile do not count.
 
     Args:
         folder: The folder.
-        alone: Whether files that have further names elsewhere do not count either.
+        alone: Whether to leave out files that are hard links to files elsewhere.
     """
     total = 0
     for parent, _folders, names in os.walk(folder):
@@ -253,7 +253,7 @@ def bytes_below(folder: Path, alone: bool = False) -> int:
 
 
 def remove_environment(folder: Path) -> None:
-    """Remove an environment, also while a pip that is just being killed still writes into it."""
+    """Remove an environment, even if a pip that is being killed still writes into it."""
     (folder / MARKER).unlink(missing_ok=True)
     until = time.monotonic() + 5
     while folder.exists():

@@ -1,9 +1,9 @@
-"""The packages of an image, got on the host with the user's settings.
+"""Gets the packages of an image on the host, with the user's settings of pip.
 
-The build then needs no network and no credentials, and leaves neither in a layer. uv makes a whole
-environment that can go to another place; where only pip can get the packages, it makes wheels. Only
-where the host's wheels fit: the same system, machine and minor version of Python, and a glibc that is not newer
-than the image's (PEP 600: a manylinux wheel runs on its glibc and on newer ones).
+The build then needs no network and no credentials, and leaves no credentials in a layer. uv makes a complete
+relocatable environment; where only pip can get the packages, it makes wheels. This is possible only where the host's
+wheels fit: with the same system, machine and minor version of Python, and a glibc that is not newer than the image's
+(PEP 600: a manylinux wheel runs on its glibc and on newer ones).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .uv import find_uv
 if TYPE_CHECKING:
     from .definition import EnvironmentDefinition
 
-# Enough for the two environments and a change of each.
+# Folders that are kept: the two environments, and one change of each.
 _KEPT = 4
 _ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
@@ -40,7 +40,7 @@ def find_fitting_python(image: pythons.PythonFacts | None) -> str | None:
     """An interpreter here whose wheels run in an image.
 
     Args:
-        image: What the image's Python says of itself; None where it has none.
+        image: Version and platform of the image's Python; None where it has none.
 
     Returns:
         Its path, or None where the build has to use the package index itself.
@@ -70,13 +70,13 @@ def make_packages(
     cache: Path,
     report: Callable[[str], None],
 ) -> Path | None:
-    """Everything that is installed into an image, made or reused.
+    """The packages that are installed into an image, made or reused.
 
     The caller holds a lock.
 
     Args:
         definition: The environment.
-        image: What the image's Python says of itself; None where it has none.
+        image: Version and platform of the image's Python; None where it has none.
         cache: The program's cache folder.
         report: Called with each line of uv's output.
 
@@ -84,7 +84,7 @@ def make_packages(
         A folder with `environment` or `wheels` in it, or None where the host cannot make them.
 
     Raises:
-        UserError: The packages cannot be had.
+        UserError: The packages cannot be downloaded or built.
         OSError: The disk is full.
     """
     python = find_fitting_python(image)
@@ -94,7 +94,7 @@ def make_packages(
     folder = cache / "wheelhouses" / key[:16]
     if folder.is_dir():
         folder.touch()  # its time of last use
-        return folder  # it gets its name when it is whole
+        return folder  # it gets its name when it is complete
     make_folder(folder.parent)
     for left in folder.parent.glob(f"{folder.name}.*"):  # of a process that was killed
         shutil.rmtree(left, ignore_errors=True)
@@ -123,7 +123,7 @@ def make_packages(
 
 
 def _make_wheels(work: Work, python: str, wheels: Path) -> bool:
-    """Have pip make wheels; False where the interpreter has no pip."""
+    """Make wheels with pip; False where the interpreter has no pip."""
     wheels.mkdir()
     pip = [python, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input"]
     command = [*pip, "wheel", "--progress-bar", "off", "--wheel-dir", str(wheels), "--find-links", str(wheels)]
@@ -136,13 +136,13 @@ def _make_wheels(work: Work, python: str, wheels: Path) -> bool:
         if (number := storage.find_disk_error(done.lines)) is not None:
             raise OSError(number, os.strerror(number))
         if any("No module named pip" in line for line in done.lines):
-            return False  # an environment made without pip, as uv does
+            return False  # the interpreter is an environment's without pip, such as uv makes
         raise install_error(work.definition, done.lines, conda=work.definition.translate_conda()[0])
     return True
 
 
 def _keep_latest(parent: Path) -> None:
-    """Remove the packages that were not used for longest; an image that is built no longer needs its own."""
+    """Remove all but the most recently used folders; an image that is built does not need its folder any more."""
     used = list[tuple[float, Path]]()
     for path in parent.iterdir():
         if "." not in path.name:
