@@ -1,4 +1,4 @@
-"""What any DAP client needs to attach: printed for people, and as the arguments of the attach request."""
+"""Printing what any DAP client needs to attach: host, port, path mappings, and the attach request's arguments."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ PRINT_HELP = "Print host, port and path mappings for any DAP client, and leave l
 
 
 def list_endpoints(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The places in a task's result that a debugger is welcome at."""
+    """The endpoints for debuggers in a task's result."""
     if "debug" in result:
         return [{**result["debug"], **{key: result[key] for key in ("path_mappings", "launch_configuration")}}]
     return [dict(one) for one in result["endpoints"]]
 
 
 def print_endpoints(console: Console, result: Mapping[str, Any]) -> None:
-    """Print them; with ``--json`` the object says it all."""
+    """Print the endpoints of a task's result; with ``--json`` the result itself has them."""
     if console.as_json or report.is_wanted():
-        # What is asked for from another machine is printed there, with the ports that lead here.
+        # With --remote the other machine prints them, with its own ports.
         return
     found: Sequence[Mapping[str, Any]] = list_endpoints(result)
     for one in found:

@@ -1,4 +1,4 @@
-"""Debug sessions with the child processes of a program, each begun when the debugger is told of the child."""
+"""Debug sessions with the child processes of a program, each begun when debugpy announces the child."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from workflows.debugger.dap import DapClient, DapError, DapEvent, DapTimeout
 from workflows.models import DebugEndpoint
 
 ANNOUNCED = "debugpyAttach"
-"""The event by which debugpy tells of a child (https://github.com/microsoft/debugpy/wiki/Subprocess-debugging)."""
+"""The event by which debugpy announces a child (https://github.com/microsoft/debugpy/wiki/Subprocess-debugging)."""
 
 _ENDINGS = ("terminated", "exited")
-#: Seconds that a child's session may be silent before it is looked at again.
+#: Seconds of one wait for a child's next event.
 _SILENCE = 3600.0
 
 
@@ -21,9 +21,9 @@ class ChildSessions:
     """The sessions with a program's children.
 
     Args:
-        endpoint: Where the program's debugger is reached; the children's is there, too.
-        begin: Attaches: called with a new session and the child's process id.
-        heard: Called with the process id and each event of a child in turn; with None when it has ended.
+        endpoint: The address of the program's debugger, which also serves its children.
+        begin: Called with a new connection and the child's process id, to attach.
+        on_event: Called with the process id and each event of a child in turn; with None when it has ended.
         timeout: Seconds for connecting.
     """
 
@@ -31,10 +31,10 @@ class ChildSessions:
         self,
         endpoint: DebugEndpoint,
         begin: Callable[[DapClient, int], None],
-        heard: Callable[[int, DapEvent | None], None],
+        on_event: Callable[[int, DapEvent | None], None],
         timeout: float,
     ) -> None:
-        self._endpoint, self._begin, self._heard, self._timeout = endpoint, begin, heard, timeout
+        self._endpoint, self._begin, self._on_event, self._timeout = endpoint, begin, on_event, timeout
         self._lock = threading.Lock()
         self._sessions: list[DapClient] = []
         self._over = False
@@ -44,7 +44,7 @@ class ChildSessions:
         with self._lock:
             self._over = True
             sessions = list(self._sessions)
-        # All at once: each waits a moment until the adapter has forgotten it.
+        # All at once: each waits a moment until the adapter has dropped it.
         ending = [threading.Thread(target=_end, args=(session,), daemon=True) for session in sessions]
         for thread in ending:
             thread.start()
@@ -52,7 +52,7 @@ class ChildSessions:
             thread.join()
 
     def follow(self, event: DapEvent) -> None:
-        """Attach to a child of which an event tells; returns at once."""
+        """Attach to the child that an event announces; returns at once."""
         pid = event.body.get("subProcessId")
         if isinstance(pid, int):
             threading.Thread(target=self._follow, args=(pid,), name=f"child-{pid}", daemon=True).start()
@@ -70,7 +70,7 @@ class ChildSessions:
                 try:
                     self._report(session, pid)
                 finally:
-                    self._heard(pid, None)
+                    self._on_event(pid, None)
 
     def _report(self, session: DapClient, pid: int) -> None:
         while True:
@@ -83,7 +83,7 @@ class ChildSessions:
                     self._sessions.remove(session)
                 session.disconnect()
                 return
-            self._heard(pid, event)
+            self._on_event(pid, event)
 
 
 def _end(session: DapClient) -> None:

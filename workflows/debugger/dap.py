@@ -47,7 +47,7 @@ _INITIALIZE: Json = {
     "supportsVariablePaging": True,
 }
 
-#: As the debuggee knows an agent's session (azureml_debuggee.pair).
+#: The client id by which the debuggee recognizes an agent's session (azureml_debuggee.pair).
 AGENT = "azureml-debug-agent"
 # Seconds: for the adapter to close its end after it has confirmed, and from then until it has tidied up.
 _FAREWELL = 2.0
@@ -57,7 +57,7 @@ _GRACE = 0.05
 class DapClient(DapConnection):
     """The developer's side of a debug session. Use as a context manager; any thread may call."""
 
-    #: What an agent's session says of itself to others who want to attach; empty for a person's.
+    #: What others who try to attach are told about an agent's session; empty for a user's.
     agent: str = ""
 
     def attach(
@@ -143,11 +143,11 @@ class DapClient(DapConnection):
             self.close()
 
     def _leave_slowly(self) -> None:
-        """Return only once debugpy's adapter has forgotten this session.
+        """Return only once debugpy's adapter has dropped this session.
 
-        Seen with debugpy 1.8.22: it answers ``disconnect``, closes, and then removes the session. Whoever
-        connects before that is served, but greeting them also writes to the session that has just closed,
-        which ends the adapter's accept thread: the next client after them is never answered
+        Seen with debugpy 1.8.22: it answers ``disconnect``, closes, and then removes the session. A client that
+        connects before that is served, but the adapter's greeting also writes to the session that has just closed,
+        which ends its accept thread: the next client after that is never answered
         (``adapter/clients.py``, ``sessions.report_sockets`` at the end of ``Client.__init__``).
         """
         self.wait_closed(_FAREWELL)

@@ -2,7 +2,7 @@
 
 Message formats: https://microsoft.github.io/debug-adapter-protocol/specification.
 
-Every wait has an end. A peer that closes wakes every waiter at once.
+Every wait has a limit, and a peer that closes wakes all waiters at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 C = TypeVar("C", bound="DapConnection")
 
 REQUEST_TIMEOUT = 15.0
-"""Seconds that a request is waited for where the caller names no other limit."""
+"""The default limit of a request, in seconds."""
 
 _SEND_TIMEOUT = 15.0
 _MAX_EVENTS = 10_000
@@ -34,7 +34,7 @@ _SLICE = 0.5
 
 
 class DapError(Exception):
-    """The adapter refused a request; the text is the adapter's own. Base of all errors here."""
+    """The adapter refused a request; the text is the adapter's. The base of all errors of this module."""
 
 
 class DapUnreachable(DapError):
@@ -42,7 +42,7 @@ class DapUnreachable(DapError):
 
 
 class DapTimeout(DapError):
-    """Something was not answered in time; the text says what was waited for."""
+    """No answer came in time; the text says what was waited for."""
 
 
 class DapClosed(DapError):
@@ -60,7 +60,7 @@ class DapClosed(DapError):
 
 @dataclass(frozen=True)
 class DapEvent:
-    """Something that the adapter reported without being asked."""
+    """An event of the adapter."""
 
     name: str
     body: Json = field(default_factory=dict)
@@ -78,7 +78,7 @@ class DapConnection:
         self._numbers = itertools.count(1)
         self._pending: dict[int, str] = {}
         self._responses: dict[int, Json] = {}
-        # Nobody needs more than the latest; a program that floods us must not fill the memory.
+        # Only the latest are needed; a program that floods us must not fill the memory.
         self._events: deque[DapEvent] = deque(maxlen=_MAX_EVENTS)
         self._closed: str | None = None
         self._reader = threading.Thread(target=self._read, name="dap-reader", daemon=True)
@@ -122,7 +122,7 @@ class DapConnection:
     def request(
         self, command: str, arguments: Mapping[str, Any] | None = None, timeout: float = REQUEST_TIMEOUT
     ) -> Json:
-        """Ask and wait for the answer.
+        """Send a request and wait for its response.
 
         Args:
             command: The request's name, such as ``stackTrace``.
@@ -140,7 +140,7 @@ class DapConnection:
         return self.wait_response(self.send(command, arguments), timeout)
 
     def send(self, command: str, arguments: Mapping[str, Any] | None = None) -> int:
-        """Ask without waiting. Returns the number to hand to :meth:`wait_response`."""
+        """Send a request without waiting. Returns its number for :meth:`wait_response`."""
         number = next(self._numbers)
         with self._changed:
             self._pending[number] = command
@@ -190,7 +190,7 @@ class DapConnection:
         return self._wait(take, timeout, f"event {' or '.join(names)}".strip())
 
     def post(self, event: DapEvent) -> None:
-        """Put an event of one's own into the queue, so that one wait serves for both kinds."""
+        """Put an event of the caller's into the queue, so that one wait covers both kinds."""
         with self._changed:
             self._events.append(event)
             self._changed.notify_all()
@@ -201,7 +201,7 @@ class DapConnection:
             return self._changed.wait_for(lambda: self._closed is not None, timeout)
 
     def close(self) -> None:
-        """Close the connection and end the reader. Whoever still waits gets DapClosed."""
+        """Close the connection and end the reader. Pending waits raise DapClosed."""
         self._mark_closed("closed on this side")
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -212,7 +212,7 @@ class DapConnection:
     # Inside
 
     def _wait(self, take: Callable[[], T | None], timeout: float, what: str) -> T:
-        """Wait until ``take`` gives something; it is called with the lock held."""
+        """Wait until ``take`` returns something; it is called with the lock held."""
         deadline = time.monotonic() + timeout
         with self._changed:
             while True:
@@ -234,7 +234,7 @@ class DapConnection:
             with self._sending:
                 self._socket.sendall(encode(message))
         except TimeoutError as error:
-            # Part of the message is out, so the stream is of no use any more.
+            # Part of the message was sent, so the stream cannot be used any more.
             self._mark_closed("the peer stopped reading")
             raise DapTimeout(f"{message['command']} was not read within {_SEND_TIMEOUT:g} s") from error
         except OSError as error:
@@ -271,7 +271,7 @@ class DapConnection:
         elif kind == "response":
             number = message.get("request_seq")
             with self._changed:
-                # An answer that nobody waits for any more would stay for ever.
+                # A response that nobody waits for any more would be kept for ever.
                 if isinstance(number, int) and number in self._pending:
                     self._responses[number] = message
                     self._changed.notify_all()
@@ -279,7 +279,7 @@ class DapConnection:
             self._refuse(message)
 
     def _refuse(self, message: Json) -> None:
-        """Answer a request of the adapter's (``runInTerminal`` and the like), so that it does not wait."""
+        """Refuse a request of the adapter (such as ``runInTerminal``), so that it does not wait."""
         reply = {
             "seq": next(self._numbers),
             "type": "response",
@@ -308,5 +308,5 @@ def body_or_error(response: Json, command: str) -> Json:
 
 
 def _as_object(value: Any) -> Json:
-    """``value`` where it is a JSON object; what a peer sends in its place counts as empty."""
+    """``value`` if it is a JSON object; anything else that a peer sends counts as empty."""
     return value if isinstance(value, dict) else {}

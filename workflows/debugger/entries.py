@@ -1,4 +1,4 @@
-"""What launch.json and tasks.json have in common: an object with an array of named entries, some of them ours."""
+"""The entries of launch.json and tasks.json: an object with arrays of named entries, some of them ours."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from workflows.debugger.jsonc_file import MOST_BYTES, edit_file
 from workflows.errors import UserError
 from workflows.reading import read_bytes
 
-#: Arrays that not every file has: null there means that there are none.
+#: Optional arrays, for which null means that there are none.
 _MAY_BE_NULL = frozenset({"compounds"})
 
 Result = Literal["added", "updated", "unchanged"]
 
 
 def read_entries(file: Path, key: str) -> list[dict[str, Any]]:
-    """The entries of an array; none where the file cannot be read, which is told when it is edited."""
+    """Read the entries of an array; empty if the file cannot be read, which is reported when it is edited."""
     try:
         value = parse(read_bytes(file, MOST_BYTES)).value
     except (OSError, ValueError):
@@ -29,7 +29,7 @@ def read_entries(file: Path, key: str) -> list[dict[str, Any]]:
 
 
 def check_file(file: Path, *keys: str, name: str = "name") -> None:
-    """See that a file can be edited, before anything is started for its sake.
+    """Check that a file can be edited, before anything is started.
 
     Args:
         file: The file.
@@ -37,25 +37,25 @@ def check_file(file: Path, *keys: str, name: str = "name") -> None:
         name: The key that holds the name of their entries.
 
     Raises:
-        UserError: It cannot be read, understood or written, or what should be an array or a name is none.
+        UserError: It cannot be read, parsed or written, or an array or a name has another type.
     """
     if not os.path.lexists(file) and (file.parent.is_dir() or not os.path.lexists(file.parent)):
         return
 
-    def look(document: Document) -> Document:
+    def check_arrays(document: Document) -> Document:
         rooted = with_root(document, file, {})
         for key in keys:
             require_array(rooted, file, key, name)
         return document
 
-    edit_file(file, look)
+    edit_file(file, check_arrays)
 
 
 def with_root(document: Document, file: Path, fresh: Mapping[str, Any]) -> Document:
-    """The document with an object as its root: ``fresh`` where it is empty.
+    """The document with an object as its root: ``fresh`` if it is empty.
 
     Raises:
-        UserError: Something else is there.
+        UserError: The root is something else.
     """
     if document.is_empty:
         return document.set((), dict(fresh))
@@ -67,7 +67,7 @@ def with_root(document: Document, file: Path, fresh: Mapping[str, Any]) -> Docum
 
 
 def require_array(document: Document, file: Path, key: str, name: str = "name") -> None:
-    """See that a key is an array, or missing, and that what has a name in it is called by a text.
+    """Check that a key is missing or an array, and that the names of its entries are texts.
 
     Args:
         document: The file's content, an object.
@@ -76,7 +76,7 @@ def require_array(document: Document, file: Path, key: str, name: str = "name") 
         name: The key that holds an entry's name.
 
     Raises:
-        UserError: It is something else.
+        UserError: It has another type.
     """
     listed = document.value.get(key)
     if listed is None and (key in _MAY_BE_NULL or key not in document.value):
@@ -92,7 +92,7 @@ def require_array(document: Document, file: Path, key: str, name: str = "name") 
 
 
 def entry_names(listed: Any, name: str = "name") -> set[str]:
-    """The names of the entries of what may be an array."""
+    """The names of an array's entries; empty for anything but an array."""
     entries = [entry.get(name) for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
     return {entry for entry in entries if isinstance(entry, str)}
 
@@ -105,15 +105,15 @@ def put_entry(
     name: str = "name",
     fresh: Mapping[str, Any] | None = None,
 ) -> tuple[Document, bool]:
-    """The document with ``entry`` in the array ``key``, and whether it is new there.
+    """Add or update an entry of an array; returns the document and whether the entry is new.
 
     Args:
-        document: The file's root is an object.
+        document: A document whose root is an object.
         key: The array.
         entry: The entry.
-        update: Brings the entry of the same name up to date.
+        update: Updates an existing entry of the same name.
         name: The key that holds an entry's name.
-        fresh: The entry as it is written where there is none; by default as it is.
+        fresh: What is written if there is no such entry; by default ``entry``.
     """
     if document.value.get(key) is None:
         document = document.set((key,), [])
@@ -124,7 +124,7 @@ def put_entry(
 
 
 def value_at(document: Document, at: Keys) -> Any:
-    """The plain value at a place."""
+    """The plain value at a path of keys."""
     found = document.value
     for key in at:
         found = found[key]

@@ -1,4 +1,4 @@
-"""What a stopped program shows: its stack, its variables, the values of expressions."""
+"""Reading a stopped program through DAP: its stack, its variables, the values of expressions."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from workflows.errors import UserError
 
 _PAGE = 500
 
-# Entries that debugpy puts among the variables to hold others (pydevd_utils.DAPGrouper, 1.8.22).
-# "special" ones are dunders. The rest are a function's own locals, such as _x or a callback.
+# Groups that debugpy puts among the variables (pydevd_utils.DAPGrouper, 1.8.22). The special ones hold dunders, the
+# others a function's own locals, such as _x or a callback.
 _ALL_GROUPS = {"special variables", "protected variables", "function variables", "class variables"}
 _GROUPS_OF_LOCALS = {"protected variables", "function variables", "class variables"}
 _GROUPS_OF_MODULE = {"protected variables"}
-#: Types of what a module has by importing and defining, where debugpy does not put them into a group.
+#: Types of a module's imports and definitions, which debugpy does not always group.
 _IMPORTED = ("module", "function", "builtin_function_or_method", "type")
-#: What debugpy shows in a container besides what is in it.
+#: Entries that debugpy adds to a container's items.
 _ADDED = {"len()"}
 
 
@@ -28,10 +28,10 @@ class Frame:
     """One level of a stack.
 
     Attributes:
-        file: A local path where the path mappings reach, else the program's own.
+        file: The local path if a path mapping covers it, else the program's own path.
         line: Counted from 1.
         function: The function's name, ``<module>`` outside of any.
-        number: What the adapter calls it, valid until the program goes on.
+        number: The adapter's id, valid until the program continues.
     """
 
     file: str
@@ -40,22 +40,22 @@ class Frame:
     number: int = field(default=0, compare=False, repr=False)
 
     def as_json(self) -> dict[str, str | int]:
-        """The place, without the adapter's number."""
+        """File, line and function, without the adapter's id."""
         return {"file": self.file, "line": self.line, "function": self.function}
 
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable, or something in one.
+    """A variable, or an item or attribute of one.
 
     Attributes:
         name: Its name, or its key or index.
         value: The beginning of its ``repr``.
         type: The name of its type.
-        length: Characters of the whole ``repr`` that debugpy gives.
-        is_container: Whether there is something in it.
-        children: What is in it, as far as it was opened.
-        total: How many there are in it, where it was opened.
+        length: Characters of the complete ``repr`` that debugpy returns.
+        is_container: Whether it has children.
+        children: Its children, as far as they were read.
+        total: How many children it has, if they were read.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Variable:
     total: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """What is known of it; ``value`` alone where that is all."""
+        """The JSON object, without what is not known."""
         more = {"length": self.length} if self.length > len(self.value) else {}
         inside = {"children": [one.as_json() for one in self.children], "total": self.total} if self.total else {}
         return {"name": self.name, "type": self.type, "value": self.value, **more, **inside}
@@ -78,9 +78,9 @@ def read_stack(client: DapClient, thread: int, levels: int = 0, start: int = 0) 
 
     Args:
         client: An attached client.
-        thread: The adapter's number of the thread.
+        thread: The adapter's id of the thread.
         levels: How many frames; 0 is all of them.
-        start: How many of the innermost to pass over.
+        start: How many of the innermost to skip.
 
     Raises:
         DapError: As :meth:`DapClient.request`; the same for the other functions here.
@@ -94,12 +94,12 @@ def read_stack(client: DapClient, thread: int, levels: int = 0, start: int = 0) 
 
 
 def _plain_name(name: str) -> str:
-    """A function's name without what debugpy 1.8.22 adds to it at an exception."""
+    """A function's name without the suffix that debugpy 1.8.22 adds at an exception."""
     return name.removesuffix(" (Current frame)")
 
 
 def read_locals(client: DapClient, frame: Frame, everything: bool = False) -> dict[str, str]:
-    """``repr`` of the frame's variables by name; of arrays and tables a description.
+    """The ``repr`` of a frame's variables by name; for arrays and tables a description.
 
     In a module's frame its modules, functions, classes and dunders are left out; in a function's frame they are
     variables like any other, except dunders.
@@ -107,7 +107,7 @@ def read_locals(client: DapClient, frame: Frame, everything: bool = False) -> di
     Args:
         client: An attached client.
         frame: The frame.
-        everything: In a module's frame, too, modules, functions and classes are variables like any other.
+        everything: Include modules, functions and classes in a module's frame, too.
     """
     return {
         str(entry["name"]): describe_variable(client, frame.number, entry)
@@ -124,19 +124,19 @@ def read_variables(
     characters: int,
     path: Sequence[str] = (),
 ) -> list[Variable]:
-    """A page of a frame's variables, as :func:`read_locals` has them, with what is in them.
+    """A page of a frame's variables, chosen as in :func:`read_locals`, with their children.
 
     Args:
         client: An attached client.
         frame: The frame.
-        start: How many to pass over.
+        start: How many to skip.
         count: How many at most, here and in each container.
-        depth: So deep containers are opened.
-        characters: So many of each value are kept.
-        path: What is in one of them, by names.
+        depth: How many levels of containers are opened.
+        characters: How many characters of each value are kept.
+        path: Names that lead to a container whose children are read instead.
 
     Raises:
-        UserError: There is nothing of such a name.
+        UserError: There is no such name.
     """
     found = _entries(client, frame)
     for place, name in enumerate(path):
@@ -168,12 +168,12 @@ def _locals_of(client: DapClient, frame: Frame) -> int | None:
 
 
 def _opened(client: DapClient, entry: Json, count: int, depth: int, characters: int) -> Variable:
-    """A variable with what is in it. What debugpy adds to a container, such as ``len()``, is left out."""
+    """A variable with its children, without the entries that debugpy adds, such as ``len()``."""
     value, reference = str(entry["value"]), int(entry.get("variablesReference") or 0)
     children: tuple[Variable, ...] = ()
     total = 0
     if reference and depth > 0:
-        # Not "protected variables" and the like: what is in a container is its items, or its attributes.
+        # No groups such as "protected variables": a container's children are its items or attributes.
         inner = [e for e in _variables(client, reference, set()) if e["name"] not in _ADDED]
         total = len(inner)
         children = tuple(_opened(client, one, count, depth - 1, characters) for one in inner[:count])
@@ -189,11 +189,11 @@ def _opened(client: DapClient, entry: Json, count: int, depth: int, characters: 
 
 
 def evaluate(client: DapClient, frame: Frame, expression: str, timeout: float) -> str:
-    """``repr`` of the expression's value, or type and text of the error that it raised.
+    """The ``repr`` of an expression's value, or type and text of the error that it raised.
 
     Args:
         client: An attached client.
-        frame: Where the names are looked up.
+        frame: The frame to evaluate it in.
         expression: A Python expression.
         timeout: Seconds.
     """
@@ -201,7 +201,7 @@ def evaluate(client: DapClient, frame: Frame, expression: str, timeout: float) -
 
 
 def _variables(client: DapClient, reference: int, groups: set[str]) -> list[Json]:
-    """All variables behind ``reference``, with the content of ``groups`` in place of the groups."""
+    """All variables behind a reference, with the groups in ``groups`` replaced by their content."""
     found: dict[str, Json] = {}
     seen: set[str] = set()
     while True:
@@ -211,13 +211,12 @@ def _variables(client: DapClient, reference: int, groups: set[str]) -> list[Json
         seen.update(entry["name"] for entry in fresh)
         for entry in fresh:
             name = str(entry["name"])
-            # Groups have no type; a variable could be called so in a frame made by exec().
+            # Groups have no type; in a frame made by exec() a variable could have such a name.
             if name not in _ALL_GROUPS or entry.get("type"):
                 found[name] = entry
             elif name in groups:
                 inner = _variables(client, int(entry["variablesReference"]), groups)
                 found.update((one["name"], one) for one in inner)
-        # debugpy 1.8.22 takes no notice of start and count and sends all: more than was asked for,
-        # or the same again.
+        # debugpy 1.8.22 ignores start and count and sends all: more than requested, or the same again.
         if len(page) != _PAGE or not fresh:
             return list(found.values())

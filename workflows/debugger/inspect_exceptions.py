@@ -1,4 +1,4 @@
-"""Look at an exception: one at which a program holds already, or the first that a request raises."""
+"""Inspecting an exception: the one at which a program holds, or the first that a request raises."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from workflows.models import DebugEndpoint, PathMapping
 
 __all__ = ["HoldInspection", "inspect_hold", "inspect_raised"]
 
-#: Exceptions of one group that are looked through.
+#: Exceptions of one group that are read at most.
 _MOST_PARTS = 1000
-#: What libraries are installed in; also where an environment lies in the project.
+#: Folders of installed libraries, also in an environment inside the project.
 _PACKAGES = {"site-packages", "dist-packages"}
-#: Evaluated where a program holds at an exception: it is to hold again once the debugger has left.
+#: Evaluated in a program that holds at an exception, so that it holds again once the debugger has left.
 _KEEP = "__import__('sys').modules['azureml_debuggee.postmortem'].hold_again()"
 
 
 @dataclass(frozen=True)
 class HoldInspection:
-    """What was seen of a program that holds at an exception.
+    """What was read of a program that holds at an exception.
 
     Attributes:
-        seen: What was seen in the frame that was looked for, else in the innermost of the person's own code.
-        is_part: Whether the place that was looked for is in the stack; True where none was.
-        holds: Whether it still holds.
+        seen: What was read in the requested frame, else in the innermost of the user's code.
+        is_part: Whether the requested place is in the stack; True if none was requested.
+        holds: Whether the program still holds.
     """
 
     seen: Inspection
@@ -46,15 +46,15 @@ def inspect_hold(
     *,
     release: bool,
 ) -> HoldInspection:
-    """Look at the exception at which a program holds, and let it end or have it hold on.
+    """Read the exception at which a program holds, and let it end or keep holding.
 
     Args:
-        endpoint: Where the program welcomes a debugger, and its path mappings.
-        place: An absolute local path and a line of it, whose frame is read. Where the stack has none of these, the
-            program holds on.
+        endpoint: The program's address for debuggers, and its path mappings.
+        place: An absolute local path and a line, whose frame is read. If the stack has no such frame, the program
+            keeps holding.
         expressions: Evaluated in the frame, in this order.
         timeout: Seconds, each, for the stop to come and to evaluate an expression.
-        release: Whether it is let end.
+        release: Whether the program is to end.
 
     Raises:
         UserError: As :func:`~workflows.debugger.inspect_stop.inspect_stop`.
@@ -68,12 +68,12 @@ def inspect_hold(
     is_part = holds = False
     try:
         with DebugSession(endpoint, children=False) as session:
-            # A group of exceptions is followed by those in it, each with its own frames.
+            # The exceptions of a group follow it, each with its own frames.
             parts = 0
             for number in range(_MOST_PARTS):
                 stop = _wait_for_exception(session, None, timeout, lambda value: (str(value), ()), NotReached())
                 if number == 0:
-                    # Before anything else, so that a look that is broken off uses nothing up.
+                    # First of all, so that the program holds again even if this inspection is interrupted.
                     parts = _hold_again(session, stop)
                     holds = parts > 0
                 choose = is_meant if wanted is not None else is_own_code(endpoint.path_mappings)
@@ -107,24 +107,24 @@ def inspect_raised(
     messages: NotReached,
     by_debugger: bool,
 ) -> Inspection:
-    """Stop at the exception that a request raises, read its frames, and let the program go on.
+    """Stop at the exception that a request raises, read its frames, and let the program continue.
 
     Args:
-        endpoint: Where the program welcomes a debugger, and its path mappings.
-        expressions: Evaluated in the innermost frame of the person's own code, in this order.
-        trigger: Posts the request; called in a thread once the debugger is there.
+        endpoint: The program's address for debuggers, and its path mappings.
+        expressions: Evaluated in the innermost frame of the user's code, in this order.
+        trigger: Posts the request; called in a thread once the debugger is attached.
         timeout: As of :func:`~workflows.debugger.inspect_stop.inspect_stop`, like the next two.
-        summarize: A few words about the answer.
-        seen: Called with what was seen before the answer is waited for.
+        summarize: Returns a summary of the answer.
+        seen: Called with what was read, before the wait for the answer.
         messages: The error where nothing is raised.
-        by_debugger: Whether the debugger has to find the exception, which it does where one leaves the person's own
-            code; else the debuggee stops at what the server answers for.
+        by_debugger: Whether the debugger detects the exception, where it leaves the user's code; else the debuggee
+            stops at exceptions that the server handles.
 
     Raises:
         UserError: As :func:`~workflows.debugger.inspect_stop.inspect_stop`.
     """
     filters = ("userUnhandled", "uncaught") if by_debugger else ()
-    # What is own code is asked only where the debugger looks.
+    # Own code matters only if the debugger detects exceptions.
     with DebugSession(endpoint, filters=filters, just_my_code=by_debugger, children=False) as session:
         running = Trigger(trigger, session)
         stop = _wait_for_exception(session, running, timeout, summarize, messages)
@@ -151,7 +151,7 @@ def _wait_for_exception(
 
 
 def is_own_code(mappings: Sequence[PathMapping]) -> Callable[[Frame], bool]:
-    """Whether a frame is of the person's own code."""
+    """A predicate: whether a frame is of the user's code."""
     roots = [root for mapping in mappings for root in (mapping.local_root, mapping.local_root.resolve())]
 
     def is_own(frame: Frame) -> bool:
@@ -166,14 +166,14 @@ def is_own_code(mappings: Sequence[PathMapping]) -> Callable[[Frame], bool]:
 
 
 def _hold_again(session: DebugSession, stop: Stop, wanted: str = "") -> int:
-    """Have the program hold once more after this, or not.
+    """Have the program hold again after this session, or not.
 
     Returns:
-        How many exceptions this hold shows; 0 where it was not understood.
+        How many exceptions this hold shows; 0 if the program does not support it.
     """
     try:
         text = session.evaluate(stop, _KEEP.replace("()", f"({wanted})"))
     except UserError:
         return 0
-    # A program that was begun by an older version of this one does not know it.
+    # A program that was started by an older version does not support it.
     return int(text) if text.isdigit() else 0

@@ -1,4 +1,4 @@
-"""A look at a running program in one command: at stops, at values that pass by, at the lines that follow."""
+"""Inspecting a running program in one command: at stops, by logged values, and line by line."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ from workflows.debugger.sessions import ATTACH_TIMEOUT, EVALUATION_LIMIT, DebugS
 from workflows.errors import UserError
 from workflows.models import DebugEndpoint
 
-#: How often is stopped where no place is named is kept under this number; breakpoints begin at 1.
+#: Stands for the number of a breakpoint if no place is named; real numbers begin at 1.
 _ANYWHERE = 0
-#: Seconds that a step may take before the program is taken to do something else.
+#: Seconds after which a step counts as not coming back.
 _STEP_SECONDS = 10.0
 
 _NOT_REACHED_MESSAGES = NotReached()
 
 Report = Callable[[str, dict[str, Any]], None]
-"""Called with ``stop``, ``step`` or ``log`` and what is to be shown, as it happens."""
+"""Called with ``stop``, ``step`` or ``log`` and the object to show, as it happens."""
 
 
 @dataclass(frozen=True)
 class InspectOptions:
-    """What is wanted of a look.
+    """The options of an inspection.
 
     Attributes:
-        condition: At which of the times that a line runs.
+        condition: When a breakpoint stops.
         expressions: Evaluated at each stop, in this order.
-        times: How often each place is stopped at, or logged.
-        log: An expression whose value is told, without a stop; empty to stop.
-        steps: How many lines to go on after a stop.
-        into: Whether into what a line calls.
-        every_frame: Whether the variables of every frame of the person's own code are shown.
-        depth: So deep containers are opened.
+        times: How often to stop, or log, at each place.
+        log: An expression whose value is logged, without a stop; empty to stop.
+        steps: How many lines to step after a stop.
+        into: Whether to step into calls.
+        every_frame: Whether the variables of every frame of the user's code are read.
+        depth: How many levels of containers are opened.
         sets: Names and the expressions for their new values.
-        all_code: Whether libraries are looked into.
-        all_locals: Whether a module's variables are shown with its modules, functions and classes.
-        raised: Exceptions to stop at where they are raised, by type; an empty one is any. None for none.
+        all_code: Whether libraries are included.
+        all_locals: Whether modules, functions and classes count as variables of a module's frame.
+        raised: The type of exceptions to stop at where they are raised; empty for any, None for none.
         timeout: Seconds, each, for a stop to come, an expression, and the trigger's end.
     """
 
@@ -72,7 +72,7 @@ class InspectOptions:
 
 @dataclass
 class InspectResult:
-    """What a look has seen.
+    """The result of an inspection.
 
     Attributes:
         stops: In order.
@@ -87,7 +87,7 @@ class InspectResult:
     result: Any = None
 
     def as_json(self) -> dict[str, Any]:
-        """The part that ``--json`` shows: the first stop, and all of them where there are more."""
+        """The part that ``--json`` shows: the first stop, and all stops if there are more."""
         empty: dict[str, Any] = {"stopped": None, "stack": [], "locals": {}, "values": {}}
         told = self.stops[0].as_json() if self.stops else empty
         if len(self.stops) > 1:
@@ -112,16 +112,16 @@ def inspect_places(
     attach_timeout: float = ATTACH_TIMEOUT,
     wait_for_ranks: Callable[[], None] = lambda: None,
 ) -> InspectResult:
-    """Look at a program as wanted, and let it go on, whatever happens.
+    """Inspect a program, and always let it continue.
 
     Args:
-        endpoint: Where the program welcomes a debugger, and its path mappings.
-        places: Where; none for where an exception is raised, or else where the code calls ``breakpoint()``.
+        endpoint: The program's address for debuggers, and its path mappings.
+        places: Where to stop; none to stop at exceptions, or else where the code calls ``breakpoint()``.
         wanted: What to do there.
         report: Called with what happens, as it happens.
-        is_own: Whether a frame is of the person's own code.
+        is_own: Whether a frame is of the user's code.
         trigger: As of :func:`~workflows.debugger.inspect_stop.inspect_stop`, like the next three.
-        summarize: A few words about the trigger's result.
+        summarize: Returns a summary of the trigger's result.
         messages: The error where no place is reached.
         attach_timeout: Seconds for connecting and attaching.
         wait_for_ranks: Called at each stop once it has been read, before the program goes on.
@@ -133,7 +133,7 @@ def inspect_places(
     most = wanted.times if wanted.log else 0
     breakpoints = [place.breakpoint(endpoint.path_mappings, wanted.condition, wanted.log, most) for place in places]
     filters = ("raised",) if wanted.raised == "" else ()
-    # What is own code matters to steps and to what is raised; a line in a library is as good as any other.
+    # Own code matters for steps and exceptions only; a breakpoint in a library stops like any other.
     mine = not wanted.all_code and (wanted.raised is not None or (wanted.steps > 0 and all(map(_is_own, places))))
     with DebugSession(
         endpoint,
@@ -142,7 +142,7 @@ def inspect_places(
         types=(wanted.raised,) if wanted.raised else (),
         just_my_code=mine,
         timeout=attach_timeout,
-        # It is told before the look has waited for too long.
+        # So that a slow evaluation is reported before the inspection's own timeout.
         limit=min(EVALUATION_LIMIT, wanted.timeout / 2),
     ) as session:
         session.everything = wanted.all_locals
@@ -155,7 +155,7 @@ def inspect_places(
             session.release()
         if running is not None:
             inspector.found.result = running.result(wanted.timeout)
-            # What it did may be told only now.
+            # Values that it logged may arrive only now.
             session.settle()
             inspector.take_logged()
     return inspector.found
@@ -166,7 +166,7 @@ def _is_own(place: Place) -> bool:
 
 
 class _Inspector:
-    """A look at work."""
+    """An inspection in progress."""
 
     def __init__(
         self,
@@ -194,7 +194,7 @@ class _Inspector:
     def run(
         self, running: Trigger | None, summarize: Callable[[Any], tuple[str, Sequence[str]]], messages: NotReached
     ) -> None:
-        """Look until each place has been seen as often as wanted, or nothing more can come."""
+        """Inspect until each place has been reached as often as requested, or no more stops can come."""
         deadline = time.monotonic() + self._wanted.timeout
         while self._left:
             happening = self._session.wait(max(0.0, deadline - time.monotonic()))
@@ -228,7 +228,7 @@ class _Inspector:
     # Values
 
     def take_logged(self) -> None:
-        """Take what has been logged by now."""
+        """Collect the values that have been logged so far."""
         while (happening := self._session.wait(0.0)) is not None and happening.kind not in (model.ENDED, model.LOST):
             if happening.kind == model.CONDITION:
                 check_still_reachable(self._session, happening, self._description)
@@ -265,12 +265,12 @@ class _Inspector:
     # Stops
 
     def _on_stop(self, stop: Stop) -> bool:
-        """Look at a stop and let it go on. Returns whether it was one that is wanted."""
+        """Read a stop and let the program continue. Returns whether the stop was one of those requested."""
         number = stop.breakpoint
         if number is None and _ANYWHERE in self._left and self._is_meant(stop):
             number = _ANYWHERE
         if number not in self._left:
-            # A child may end at any moment, which ends no more than its session.
+            # A child may end at any moment, which ends only its own session.
             with contextlib.nullcontext() if stop.child is None else contextlib.suppress(UserError):
                 self._session.go_on(stop)
             return False
@@ -291,14 +291,14 @@ class _Inspector:
                 session.go_on(stop)
             else:
                 session.release()
-            # Only now: who shows it may be waited for.
+            # Only now, since showing it may take long.
             self._report("stop", found.as_json())
         return True
 
     def _is_meant(self, stop: Stop) -> bool:
-        """Whether a stop at no place is one that is wanted.
+        """Whether a stop at none of the places is one of those requested.
 
-        An exception is stopped at again at each frame on its way out.
+        The debugger stops at an exception again in each frame that it leaves.
         """
         if self._wanted.raised is None or stop.exception is None:
             return self._wanted.raised is None
@@ -309,7 +309,7 @@ class _Inspector:
         return True
 
     def _more(self, stop: Stop, found: Inspection) -> dict[str, Any]:
-        """What is looked at beyond the one frame; after that what is to be set is set."""
+        """Read what was requested beyond the one frame, then set variables."""
         session, wanted, more = self._session, self._wanted, dict[str, Any]()
         if wanted.every_frame:
             frames = [
@@ -326,7 +326,7 @@ class _Inspector:
         return more
 
     def _step(self, stop: Stop, found: Inspection) -> tuple[dict[str, Any], ...]:
-        """The next lines, with what has changed in the variables at each."""
+        """Step through the next lines; returns each with the variables that have changed."""
         session, steps = self._session, list[dict[str, Any]]()
         before = {(found.stopped.file, found.stopped.function): {**found.locals, **(found.changed or {})}}
         others: list[Stop] = []
@@ -350,7 +350,7 @@ class _Inspector:
         return tuple(steps)
 
     def _next_stop(self, stop: Stop, others: list[Stop]) -> Stop | None:
-        """Where a step has led; None where the program has gone on, or ended."""
+        """The stop that a step has led to; None if the program has continued or ended."""
         deadline = time.monotonic() + _STEP_SECONDS
         kept = []
         try:

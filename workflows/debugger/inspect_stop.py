@@ -1,4 +1,4 @@
-"""Stop a running program at a line, look at its variables, let it go on: a breakpoint without an editor."""
+"""Stopping a running program at a line, reading its variables and letting it continue, without an editor."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from workflows.models import DebugEndpoint
 __all__ = ["Ended", "Frame", "Inspection", "Lost", "check_line", "inspect_stop", "parse_location", "resolve_source"]
 
 TRIGGER_DONE = "trigger done"
-"""Our own, among what happens in the program."""
+"""The kind of our own happening when the trigger has ended."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was seen at a stop.
+    """What was read at a stop.
 
     Attributes:
         stopped: Where the program stood.
@@ -44,10 +44,10 @@ class Inspection:
         trigger_result: What the trigger returned once the program had gone on.
         child: The process id of the child process that stopped; None where the program itself did.
         exception: ``type`` and ``message`` of the exception at which it stopped; None where it was a line.
-        frames: Frames and their variables, where those of more than one are wanted.
-        variables: The variables with what is in them, where that is wanted.
-        changed: What was set, by name.
-        steps: The lines that followed, each with its place and the variables that it has ``changed``.
+        frames: Frames and their variables, if those of more than one were requested.
+        variables: The variables with their children, if requested.
+        changed: The new values of variables that were set, by name.
+        steps: The lines stepped to, each with its place and the variables that it has ``changed``.
     """
 
     stopped: Frame
@@ -63,7 +63,7 @@ class Inspection:
     steps: tuple[Mapping[str, Any], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The part that ``--json`` shows; the trigger's result is for the caller to add."""
+        """The part that ``--json`` shows; the caller adds the trigger's result."""
         return {
             "stopped": self.stopped.as_json(),
             "stack": [frame.as_json() for frame in self.stack],
@@ -75,7 +75,7 @@ class Inspection:
         }
 
     def _more(self) -> dict[str, Any]:
-        """What is there only where it was asked for."""
+        """The parts that are there only if they were requested."""
         frames = [{**frame.as_json(), "locals": dict(found)} for frame, found in self.frames]
         more = {
             "frame_locals": frames,
@@ -102,11 +102,11 @@ def _ended_error(place: str, summary: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class NotReached:
-    """The two lines of the error where a stop does not come.
+    """The two lines of the error if a stop does not come.
 
     Attributes:
-        late: It has not come in time: of the place, and the seconds.
-        ended: The trigger has ended without it: of the place, and how it has ended.
+        late: Returns them for a place and a timeout in seconds, if the stop has not come in time.
+        ended: Returns them for a place and the trigger's summary, if the trigger has ended without a stop.
     """
 
     late: Callable[[str, float], tuple[str, str]] = _late_error
@@ -127,23 +127,23 @@ def inspect_stop(
     messages: NotReached = NotReached(),
     condition: Condition = ALWAYS,
 ) -> Inspection:
-    """Stop at a line once, read the frame, and let the program go on, whatever happens.
+    """Stop at a line once, read the frame, and always let the program continue.
 
     Args:
-        endpoint: Where the program welcomes a debugger, and its path mappings.
+        endpoint: The program's address for debuggers, and its path mappings.
         source: The file, an absolute local path.
         line: Counted from 1.
         expressions: Evaluated in the frame, in this order.
         trigger: Makes the program run the line, such as a request; called in a thread once the
-            breakpoint is set. None where the program gets there by itself.
+            breakpoint is set. None if the program gets there by itself.
         timeout: Seconds, each, to reach the line, to evaluate an expression, and for the trigger to return
-            once the program goes on.
-        summarize: A few words about the trigger's result, and lines of it, for the error where the line was not
+            once the program continues.
+        summarize: Returns a summary of the trigger's result, and lines of it, for the error if the line was not
             reached.
-        seen: Called with what was seen once the program has been let go on, before the trigger's end is waited for.
+        seen: Called with what was read once the program continues, before the wait for the trigger's end.
         attach_timeout: Seconds for connecting and attaching.
         messages: The error where the line is not reached.
-        condition: At which of the times that the line runs.
+        condition: When the breakpoint stops.
 
     Raises:
         UserError: The line was not reached; the condition raises; an editor is attached already; nothing answers, or
@@ -166,7 +166,7 @@ def inspect_stop(
 
 
 class Trigger:
-    """The trigger at work in a thread, which reports its end among what happens."""
+    """Runs the trigger in a thread and posts a happening when it ends."""
 
     def __init__(self, function: Callable[[], Any], session: DebugSession) -> None:
         self._function = function
@@ -174,7 +174,7 @@ class Trigger:
         self._value: Any = None
         self._error: BaseException | None = None
         self._done = threading.Event()
-        # A daemon, so that one that never returns does not keep the command from ending.
+        # A daemon, so that a trigger that never returns does not keep the command from ending.
         threading.Thread(target=self._run, name="inspect-trigger", daemon=True).start()
 
     def _run(self) -> None:
@@ -187,7 +187,7 @@ class Trigger:
             self._session.post(Happening(TRIGGER_DONE))
 
     def result(self, timeout: float) -> Any:
-        """Wait for the end; raise what the trigger raised."""
+        """Wait for the trigger's result; raises what the trigger raised."""
         deadline = time.monotonic() + timeout
         # In slices, since on Windows Ctrl-C does not interrupt a wait.
         while not self._done.wait(max(0.0, min(0.5, deadline - time.monotonic()))):
@@ -211,7 +211,7 @@ def wait_for_stop(
     summarize: Callable[[Any], tuple[str, Sequence[str]]],
     messages: NotReached,
 ) -> Stop:
-    """Wait for the stop that ``is_ours`` accepts; others, such as ``breakpoint()``, are let go on."""
+    """Wait for a stop that ``is_ours`` accepts; the program continues from others, such as ``breakpoint()``."""
     deadline = time.monotonic() + timeout
     while True:
         happening = session.wait(max(0.0, deadline - time.monotonic()))
@@ -230,12 +230,12 @@ def wait_for_stop(
 
 
 def check_still_reachable(session: DebugSession, happening: Happening, place: str) -> None:
-    """See that a program can still reach a place.
+    """Check that a program can still reach a place.
 
     Raises:
         Ended: It has ended.
-        Lost: It has gone without a word.
-        UserError: The condition has raised.
+        Lost: Its connection was lost.
+        UserError: The breakpoint's condition has raised.
     """
     if happening.kind == model.ENDED:
         raise Ended(f"The program ended before it reached {place}", "Look at its log, then start it again.")
@@ -258,6 +258,6 @@ def read_stop(
     top = next(filter(choose, frames), frames[0])
     found = session.locals(stop, top)
     values = {text: session.evaluate(stop, text, top, timeout) for text in expressions}
-    # An expression may have ended the program; what evaluate was told then looks like a value.
+    # An expression may have ended the program; the debugger's error then looks like a value.
     session.check_alive(stop)
     return Inspection(top, tuple(frames), found, values, child=stop.child, exception=stop.exception)

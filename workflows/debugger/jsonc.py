@@ -1,4 +1,4 @@
-"""JSON with comments, changed by splicing: every byte that is not meant stays as it is.
+"""JSON with comments, edited by splicing: all other bytes stay as they are.
 
 ``parse`` turns bytes into a :class:`Document`; its edits return a new one. Files are changed by
 ``jsonc_file``.
@@ -20,12 +20,12 @@ from workflows.reading import line_at
 from workflows.terminal import escaped
 
 Keys = tuple[str | int, ...]
-"""The way from the root to a value: keys of objects and indexes of arrays."""
+"""The path from the root to a value: keys of objects and indexes of arrays."""
 
 _BOM = b"\xef\xbb\xbf"
-# Every text matches, also one that breaks off: nothing is looked at twice.
+# Every text matches, even a truncated one, so that nothing is scanned twice.
 _TOKEN = re.compile(
-    # A string, closed or not. The library keeps a note of each escape.
+    # A string, closed or not. The repetition is limited, since `re` saves a state for each escape.
     rb'"[^"\\\r\n]*(?:\\[^\r\n][^"\\\r\n]*){0,20000}(")?'
     rb"|//[^\r\n]*|/\*.*?(?:\*/|\Z)"
     rb'|[{}\[\]:,]|[^\s"{}\[\]:,/]+|\S',
@@ -35,7 +35,7 @@ _BLANKS = re.compile(rb"[ \t]*")
 _LINE_END = re.compile(rb"\r\n?|\n")
 _TO_BLANKS = bytes(byte if byte in b"\r\n" else 0x20 for byte in range(256))
 _QUOTE, _COMMA = b'",'
-#: Levels of objects and arrays inside each other, and strings, numbers, brackets and commas of one file.
+#: Limits of nested objects and arrays, and of tokens (strings, numbers, brackets, commas) in one file.
 MOST_LEVELS, MOST_TOKENS = 200, 500_000
 _Edit = tuple[int, int, bytes]
 
@@ -55,7 +55,7 @@ class JsoncError(ValueError):
 
 @dataclass(eq=False, slots=True)
 class _Node:
-    """A value's place in the text, with what it contains."""
+    """A value's position in the text, and its items."""
 
     start: int
     end: int
@@ -72,7 +72,7 @@ class _Node:
 
 @dataclass(eq=False, slots=True)
 class _Item:
-    """An element of an array, or a member of an object from its key to its value's end."""
+    """An element of an array, or a member of an object (from its key to the end of its value)."""
 
     start: int
     node: _Node
@@ -86,11 +86,11 @@ class _Item:
 
 @dataclass(frozen=True)
 class Document:
-    """Text with the values in it. Edits leave it alone and return a new one.
+    """A text and its values. It is immutable; edits return a new document.
 
     Attributes:
         data: The text as it is in the file.
-        value: The root as plain Python; None for a text of only blanks and comments.
+        value: The root as plain Python; None if there are only blanks and comments.
     """
 
     data: bytes
@@ -100,7 +100,7 @@ class Document:
 
     @property
     def is_empty(self) -> bool:
-        """True when there is nothing but blanks and comments."""
+        """Whether there are only blanks and comments."""
         return not self._tokens
 
     @functools.cached_property
@@ -126,13 +126,12 @@ class Document:
         return any(token.group().startswith((b"//", b"/*")) for token in tokens)
 
     def set(self, keys: Keys, value: Any) -> Document:
-        """Replace a value, or insert a key that is missing behind the others of its object.
+        """Replace a value, or append a missing key to its object.
 
-        ``()`` means the root, which can only be set in an empty document. A value that is there already
-        is left as it is written.
+        ``()`` is the root, which can only be set in an empty document. An equal value keeps its formatting.
 
         Raises:
-            KeyError: What should hold the value is not there.
+            KeyError: The object or array does not exist.
         """
         if not keys:
             return self._set_root(value)
@@ -149,10 +148,10 @@ class Document:
         return self._splice([(item.node.start, item.node.end, text)])
 
     def set_scalars(self, values: Mapping[Keys, str | int]) -> Document:
-        """Replace texts and numbers that are there by others, all at once: each edit alone reads the file anew.
+        """Replace several texts and numbers at once, since every single edit parses the text again.
 
         Raises:
-            KeyError: One of them is not there.
+            KeyError: One of them does not exist.
         """
         edits = []
         for keys, value in values.items():
@@ -170,7 +169,7 @@ class Document:
         return self._insert(self._array(keys), index, value=value)
 
     def append(self, keys: Keys, value: Any) -> Document:
-        """Add an element to the end of the array at ``keys``.
+        """Append an element to the array at ``keys``.
 
         Raises:
             KeyError: There is no such array.
@@ -179,7 +178,7 @@ class Document:
         return self._insert(array, len(array.items), value=value)
 
     def extend(self, keys: Keys, values: Sequence[Any]) -> Document:
-        """Add elements to the end of the array at ``keys``, all at once: each edit alone reads the file anew.
+        """Append several elements to the array at ``keys`` at once, since every single edit parses the text again.
 
         Raises:
             KeyError: There is no such array.
@@ -197,7 +196,7 @@ class Document:
         return self._splice(self._behind(array, [writer(value) for value in values]))
 
     def move(self, keys: Keys, source: int, target: int) -> Document:
-        """Move an element of the array at ``keys`` as it is written from index to index.
+        """Move an element of the array at ``keys``, with its formatting, from index to index.
 
         Raises:
             KeyError: There is no such array or element.
@@ -209,10 +208,10 @@ class Document:
         return without._insert(without._array(keys), target, text=self.data[node.start : node.end])
 
     def delete(self, keys: Keys) -> Document:
-        """Take away a key with its value, or an element; comments stay.
+        """Delete a key with its value, or an element; comments stay.
 
         Raises:
-            KeyError: There is nothing to take away.
+            KeyError: It does not exist.
         """
         container = self._at(keys[:-1]) if keys else None
         index = container.index(keys[-1]) if container else None
@@ -221,7 +220,7 @@ class Document:
         return self._splice(self._deletion(container, index, {index}))
 
     def delete_items(self, keys: Keys, indexes: Collection[int]) -> Document:
-        """Take elements of the array at ``keys`` away, all at once: each edit alone reads the file anew.
+        """Delete several elements of the array at ``keys`` at once, since every single edit parses the text again.
 
         Raises:
             KeyError: There is no such array or element.
@@ -234,10 +233,10 @@ class Document:
         return self._splice([edit for index in sorted(gone) for edit in self._deletion(array, index, gone)])
 
     def _deletion(self, container: _Node, index: int, gone: Collection[int]) -> list[_Edit]:
-        """What takes an item away, together with others."""
+        """The edits that delete an item, if the items in ``gone`` are all deleted."""
         item, edits, end = container.items[index], list[_Edit](), container.items[index].end
         if item.comma is None:
-            # The last one: the one that is the last now loses its comma.
+            # It was the last: the item that is now the last loses its comma.
             kept = index - 1
             while kept in gone:
                 kept -= 1
@@ -312,7 +311,7 @@ class Document:
         item = container.items[index]
         previous = container.items[index - 1].comma if index else None
         place = container.start + 1 if previous is None else previous + 1
-        # A comment on the same line belongs to what is in front of it, one on its own line to what follows.
+        # A comment on the same line belongs to what precedes it, one on its own line to what follows.
         while self.data.startswith((b"//", b"/*"), at := self._after_blanks(place)):
             comment = _TOKEN.match(self.data, at)
             assert comment is not None
@@ -355,7 +354,7 @@ class Document:
         return tail, closer, text + self._newline + outer
 
     def _base_beside(self, item: _Item) -> bytes | None:
-        """Indentation for a value on the same line as ``item``; None to write it on one line, as that is."""
+        """Indentation for a value on the same line as ``item``; None to write it on one line, like ``item``."""
         return self._indent(item.end) if _LINE_END.search(self.data, item.start, item.end) else None
 
     def _is_inline(self, container: _Node) -> bool:
@@ -372,7 +371,7 @@ class Document:
             waiting.extend(item.node for item in node.items)
 
     def _tail(self, container: _Node, start: int) -> int:
-        """Behind all that stands between a place and the container's end, blanks that belong to a comment included."""
+        """The position behind the last comment or comma between ``start`` and the container's end."""
         ends = [end for _, end in _comments(self.data, start, container.end - 1, commas=True)]
         return ends[-1] if ends else start
 
@@ -410,7 +409,7 @@ class Document:
         return blanks.end() if blanks else offset
 
     def _line_end(self, offset: int) -> int:
-        """Behind the blanks that end the line, where nothing else comes."""
+        """The end of the line, if only blanks follow; else the offset itself."""
         end = self._after_blanks(offset)
         return end if _LINE_END.match(self.data, end) else offset
 
@@ -422,7 +421,7 @@ class Document:
 
     def _splice(self, edits: list[_Edit]) -> Document:
         parts, done = [], 0
-        # Of two edits at one place the first listed comes first: sorting is stable.
+        # Edits at the same place keep their order: sorting is stable.
         for start, end, text in sorted(edits, key=lambda edit: edit[:2]):
             parts += [self.data[done:start], text]
             done = max(done, end)
@@ -431,7 +430,7 @@ class Document:
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Keep the garbage collector from going through all the values again and again while they are made."""
+    """Pause the garbage collector, which would otherwise traverse all new values again and again."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -443,10 +442,10 @@ def _uncollected() -> Iterator[None]:
 
 @_uncollected()
 def parse(data: bytes) -> Document:
-    """Read JSON with comments; a byte order mark, CRLF and trailing commas are fine.
+    """Parse JSON with comments; a byte order mark, CRLF and trailing commas are accepted.
 
     Raises:
-        JsoncError: Anything else is wrong with the text, with its line.
+        JsoncError: The text is not valid; with the line.
     """
     try:
         data.decode()
@@ -467,7 +466,7 @@ def parse(data: bytes) -> Document:
         bad = next((one for one in tokens if _is_odd_number(data, *one)), (0, 0))
         raise JsoncError("no such number in JSON", line_at(data, bad[0])) from error
     if broken is not None:
-        # What the json module lets pass: it runs over the end of its line.
+        # With strict=False, the json module accepts a string that runs over the end of its line.
         raise JsoncError("unterminated string", line_at(data, broken))
     return Document(data, value, strict, tokens)
 
@@ -481,23 +480,23 @@ def _is_odd_number(data: bytes, start: int, end: int) -> bool:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two plain values are the same JSON; unlike ``==`` it tells ``true`` from ``1``."""
+    """Whether two plain values are the same JSON; unlike ``==``, it distinguishes ``true`` from ``1``."""
     return canonical(one) == canonical(other)
 
 
 def canonical(value: Any) -> str:
-    """A plain value as a text that is the same for the same JSON."""
+    """A plain value as canonical JSON text."""
     return json.dumps(value, sort_keys=True)
 
 
 def _without_extras(data: bytes) -> tuple[bytes, list[tuple[int, int]], int | None]:
-    """What json reads: as long as the text, with blanks in the place of comments and trailing commas.
+    """The text as strict JSON of the same length: comments and trailing commas become blanks.
 
     Returns:
-        That; where each token begins and ends, without comments; where a string begins that its line does not end.
+        That text; the span of each token except comments; the position of the first unterminated string.
 
     Raises:
-        JsoncError: A comment has no end, or the text goes beyond the limits.
+        JsoncError: A comment has no end, or the text exceeds the limits.
     """
     strict = bytearray(data)
     if data.startswith(_BOM):
@@ -534,13 +533,13 @@ def _without_extras(data: bytes) -> tuple[bytes, list[tuple[int, int]], int | No
 
 
 def _comments(data: bytes, start: int, end: int, commas: bool = False) -> Iterator[tuple[int, int]]:
-    """The comments, or also the commas, in a stretch that holds only blanks, commas and comments."""
+    """The spans of comments (and commas) between two positions with only blanks, commas and comments between."""
     return (m.span() for m in _TOKEN.finditer(data, start, end) if commas or m.group() != b",")
 
 
 @_uncollected()
 def _tree(data: bytes, tokens: list[tuple[int, int]]) -> _Node | None:
-    """The places of all values in a text that the json module has understood."""
+    """The tree of all values' positions in a text that the json module has parsed."""
     root: _Node | None = None
     above: list[_Node] = []
     key: tuple[int, str] | None = None
@@ -576,5 +575,5 @@ def _key(text: bytes) -> str:
 
 
 def _dump(value: Any, indent: str | None = None) -> bytes:
-    # Control characters, and a file name that is no text (surrogates), survive as escapes.
+    # Control characters and undecodable bytes of file names (surrogates) are escaped.
     return escaped(json.dumps(value, ensure_ascii=False, indent=indent)).encode()

@@ -1,4 +1,4 @@
-"""Changing a file of JSON with comments: read, edit, write as one, beside other processes."""
+"""Editing a file of JSON with comments atomically, while other processes may edit it, too."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from workflows.errors import UserError
 from workflows.reading import read_bytes
 
 LOCK_TIMEOUT = 10.0
-"""Seconds to wait for another command that changes the same file."""
+"""Seconds to wait for another command that edits the same file."""
 
-#: A launch.json of thousands of configurations is smaller.
+#: The largest file that is read; a launch.json with thousands of configurations is smaller.
 MOST_BYTES = 4 * 1024 * 1024
-#: Seconds after which what a killed writer has left is taken away.
+#: Age in seconds at which a killed writer's temporary file is removed.
 _STALE_SECONDS = 60.0
 
 
@@ -32,14 +32,14 @@ def edit_file(file: Path, change: Callable[[Document], Document]) -> bool:
     Several processes may do it at once. Nothing is written when ``change`` changes nothing.
 
     Args:
-        file: The file; a symbolic link is followed, a missing folder is made.
-        change: Gives the new document for the present one; may raise.
+        file: The file; a symbolic link is followed, a missing folder is created.
+        change: Returns the new document for the current one; it may raise.
 
     Returns:
         Whether the file was written.
 
     Raises:
-        UserError: The file cannot be read, understood, locked or written; it is left as it was.
+        UserError: The file cannot be read, parsed, locked or written; it is not changed then.
     """
     target = Path(os.path.realpath(file))
     with _locked(file, target):
@@ -97,7 +97,7 @@ def _read(file: Path, target: Path) -> bytes:
 
 
 def _replace(target: Path, data: bytes) -> None:
-    """Put ``data`` in the place of ``target`` at one stroke, keeping its mode and owner."""
+    """Replace a file's content atomically, keeping its mode and owner."""
     made_folder = not target.parent.is_dir()
     if made_folder:
         target.parent.mkdir()
@@ -113,7 +113,7 @@ def _replace(target: Path, data: bytes) -> None:
             os.fsync(stream.fileno())
         if old is not None:
             if hasattr(os, "chown"):
-                # Only root can give a file back to its owner; for others it is theirs already.
+                # Only root can set the owner; other users' files already belong to them.
                 with contextlib.suppress(OSError):
                     os.chown(temporary, old.st_uid, old.st_gid)
             temporary.chmod(stat.S_IMODE(old.st_mode))
@@ -128,7 +128,7 @@ def _replace(target: Path, data: bytes) -> None:
 
 
 def _writable_status(target: Path) -> os.stat_result | None:
-    """The file's status. A read-only file could be replaced all the same, but its owner meant it."""
+    """The file's status; raises for a read-only file, which could be replaced but is read-only for a reason."""
     try:
         with target.open("r+b") as stream:
             return os.fstat(stream.fileno())
@@ -137,10 +137,10 @@ def _writable_status(target: Path) -> os.stat_result | None:
 
 
 def _remove_stale(target: Path) -> None:
-    """Take away what a killed command left behind; nobody else writes the file now."""
+    """Remove temporary files of killed commands; no other command writes the file now."""
     for left in target.parent.glob(f".{target.name}.*.tmp"):
         with contextlib.suppress(OSError):
-            # Of another machine's it cannot be known whether it is killed. Also where the clock was set back.
+            # A process of another machine cannot be checked, so its files go by age (in both directions of the clock).
             old = abs(time.time() - left.stat().st_mtime) > _STALE_SECONDS
             if old or identity.is_leftover(left.name.split(".")[-2]):
                 left.unlink()

@@ -19,7 +19,7 @@ from workflows.reading import read_bytes
 
 _FRESH = {"version": "0.2.0", "configurations": []}
 
-#: Ours where they name a task of ours; a task of the user's own stays.
+#: Keys that are ours if they name one of our tasks; the user's own tasks stay.
 _TASKS = ("preLaunchTask", "postDebugTask")
 OUR_TASKS = command_name.TASK_LABEL_PREFIXES
 _OURS = ("name", "type", "request", "connect", "pathMappings")
@@ -31,8 +31,8 @@ def attach_configuration(name: str, endpoint: DebugEndpoint, project: Path) -> d
     """The launch configuration that attaches VS Code to ``endpoint``.
 
     Args:
-        name: What VS Code shows.
-        endpoint: Where the debugger is welcome.
+        name: The name in VS Code.
+        endpoint: The address for debuggers.
         project: The folder that is open in VS Code.
 
     Raises:
@@ -49,19 +49,19 @@ def attach_configuration(name: str, endpoint: DebugEndpoint, project: Path) -> d
 
 
 def read_configurations(folder: Path) -> dict[str, dict[str, Any]]:
-    """The configurations in the project's launch.json by name; none where it cannot be read."""
+    """Read the configurations of the project's launch.json by name; empty if it cannot be read."""
     return {entry["name"]: entry for entry in _named(folder, "configurations")}
 
 
 def read_compound_members(folder: Path, name: str) -> list[str]:
-    """The names of a compound's configurations; none where there is no such compound."""
+    """Read the names of a compound's configurations; empty if there is no such compound."""
     found = next((entry for entry in _named(folder, "compounds") if entry["name"] == name), {})
     listed = found.get("configurations")
     return [str(one) for one in listed] if isinstance(listed, list) else []
 
 
 def find_line(folder: Path, name: str) -> int:
-    """The line on which a configuration begins; 1 where there is none."""
+    """The line on which a configuration begins; 1 if there is no such configuration."""
     try:
         document = jsonc.parse(read_bytes(folder / ".vscode" / "launch.json", MOST_BYTES))
         for index, entry in enumerate(document.value["configurations"]):
@@ -81,7 +81,7 @@ def _named(folder: Path, key: str) -> list[dict[str, Any]]:
 
 
 def check_launch_json(folder: Path) -> None:
-    """See that launch.json can be edited, before anything is started for its sake.
+    """Check that launch.json can be edited, before anything is started.
 
     Raises:
         UserError: As :func:`write_configurations`.
@@ -96,25 +96,25 @@ def write_configurations(
     retired: Callable[[str], bool] = lambda name: False,
     also: Mapping[str, str] | None = None,
 ) -> Result:
-    """Put configurations into the project's launch.json.
+    """Write configurations to the project's launch.json.
 
-    An entry of the same name is updated key by key, and only where a value differs; keys that it lacks are
-    added, and keys and comments of the user's stay.
+    An entry of the same name is updated key by key, and only where a value differs. Missing keys are added, and the
+    user's keys and comments stay.
 
     Args:
         folder: The project's folder, which holds ``.vscode``.
         configurations: Launch configurations, each with a ``name``.
         compounds: Compounds, each with a ``name`` and the names of its ``configurations``.
-        retired: Says of a configuration's name whether what it led to is gone. Such a one is taken out where it
-            is just as it was written here; with anything of the user's in it, it stays.
-        also: By a configuration's name another one for the same place, which is kept up to date where it is there
-            and has a task of its own.
+        retired: Whether the target of a configuration, by its name, is gone. Such a configuration is removed if it
+            is unchanged; with the user's changes in it, it stays.
+        also: By a configuration's name another one for the same endpoint, which is updated if it exists and has a
+            task of its own.
 
     Returns:
         ``added`` when at least one entry is new, else ``updated`` or ``unchanged``.
 
     Raises:
-        UserError: launch.json cannot be read, understood or written; it is left as it was.
+        UserError: launch.json cannot be read, parsed or written; it is not changed then.
     """
     if not configurations and not compounds:
         return "unchanged"
@@ -145,9 +145,9 @@ def write_configurations(
 
 
 def _put_all(document: Document, entries: Sequence[Mapping[str, Any]]) -> tuple[Document, bool]:
-    """The document with all of these configurations, and whether any of them is new there.
+    """Add or update these configurations; returns the document and whether any is new.
 
-    The new ones are added at once, and none is looked for among all the others: a step may have hundreds of ranks.
+    New ones are added in one edit and found by an index: a step may have hundreds of ranks.
     """
     if document.value.get("configurations") is None:
         document = document.set(("configurations",), [])
@@ -163,18 +163,18 @@ def _put_all(document: Document, entries: Sequence[Mapping[str, Any]]) -> tuple[
 
 
 def _places(document: Document) -> dict[str, int]:
-    """Where the configuration of each name is; of several that share one, the first."""
+    """The index of each configuration by name; of several with the same name, the first."""
     listed = list(enumerate(document.value.get("configurations") or ()))
     return {entry["name"]: index for index, entry in reversed(listed) if isinstance(entry, dict) and "name" in entry}
 
 
 def changed_since(before: bytes, now: bytes, names: Sequence[str]) -> Result:
-    """What has become of launch.json, whoever wrote it.
+    """What has changed in launch.json, whoever wrote it.
 
     Args:
-        before: Its text.
-        now: Its text by now.
-        names: The configurations that it is to have now.
+        before: Its text before.
+        now: Its text now.
+        names: The configurations that it has to have now.
 
     Returns:
         ``added`` when at least one of them is new, else ``updated`` or ``unchanged``.
@@ -208,7 +208,7 @@ def _without_retired(document: Document, wanted: set[str], retired: Callable[[st
 
 
 def _is_untouched(document: Document, index: int, entry: Mapping[str, Any]) -> bool:
-    """Whether a configuration is as `attach_configuration` makes them, without a comment in it."""
+    """Whether a configuration is as `attach_configuration` writes it, without comments."""
     return (
         set(entry) == {*_OURS, "justMyCode"}
         and entry["type"] == "debugpy"
@@ -219,7 +219,7 @@ def _is_untouched(document: Document, index: int, entry: Mapping[str, Any]) -> b
 
 
 def _changed_scalars(document: Document, configurations: Sequence[Mapping[str, Any]]) -> dict[Keys, str | int]:
-    """Ports and remote roots to be put in place of older ones, where an entry is as it was written before."""
+    """New ports and remote roots for entries whose structure is unchanged, by path of keys."""
     places = _places(document)
     found: dict[Keys, str | int] = {}
     for entry in configurations:
@@ -238,7 +238,7 @@ def _changed_scalars(document: Document, configurations: Sequence[Mapping[str, A
 
 
 def _are_alike(old: Sequence[Any], new: Sequence[Mapping[str, str]]) -> bool:
-    """Whether mappings are those of before, each in its place, and only what they lead to may differ."""
+    """Whether path mappings have the same local roots in the same order, so that only remote roots may differ."""
     return len(old) == len(new) and all(
         isinstance(before, dict)
         and before.keys() == {"localRoot", "remoteRoot"}
@@ -260,7 +260,7 @@ def _path_mapping(mapping: PathMapping, project: Path) -> dict[str, str]:
 
 
 def _local_root(local: Path, project: Path) -> str:
-    # First as written: below a link inside the project, VS Code knows the files by the link's name.
+    # First as written: below a symbolic link inside the project, VS Code uses the link's name.
     for normal in (os.path.abspath, os.path.realpath):
         try:
             inside = Path(normal(local)).relative_to(normal(project))
@@ -295,7 +295,7 @@ def _without_empty(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _update_task(document: Document, at: Keys, key: str, label: str) -> Document:
-    """Name a task of ours, or with an empty label none; a task of the user's own stays."""
+    """Set the name of our task, or remove it for an empty label; the user's own task stays."""
     present = value_at(document, at).get(key)
     if present is not None and not (isinstance(present, str) and present.startswith(OUR_TASKS)):
         return document
@@ -309,8 +309,8 @@ def _update_compound(document: Document, at: Keys, entry: Mapping[str, Any]) -> 
     for key, value in entry.items():
         current = present.get(key)
         if key == "configurations" and isinstance(current, list):
-            # "Azure Machine Learning Compute: …" that is no longer wanted was a step of an older run;
-            # members of other names are the user's.
+            # An unused "Azure Machine Learning Compute: …" was a step of an older run; members with other names are
+            # the user's.
             family = str(entry["name"]).partition(":")[0] + ":"
             kept = [m for m in current if m not in value and not str(m).startswith(family)]
             document = _arrange(document, (*at, key), [*value, *kept])
@@ -322,7 +322,7 @@ def _update_compound(document: Document, at: Keys, entry: Mapping[str, Any]) -> 
 
 
 def _update_mappings(document: Document, at: Keys, ours: Sequence[Mapping[str, str]]) -> Document:
-    """Ours first, since the first that matches wins; the user's further mappings behind them."""
+    """Write our mappings first, since the first match wins, and the user's others behind them."""
     taken: set[int] = set()
     for mapping in ours:
         present = value_at(document, at)
@@ -351,11 +351,11 @@ def _plain(path: Any) -> Any:
 
 
 def _arrange(document: Document, at: Keys, wanted: Sequence[Any]) -> Document:
-    """Make an array hold ``wanted``, leaving the elements that are there as they are written."""
+    """Make an array hold ``wanted``; elements that are already there keep their formatting."""
     needed = Counter(map(jsonc.canonical, wanted))
     present: list[str | None] = []
     for text in map(jsonc.canonical, value_at(document, at)):
-        # None: it goes.
+        # None: it is to be removed.
         present.append(text if needed[text] else None)
         needed[text] -= 1 if needed[text] else 0
     place = 0
@@ -364,7 +364,7 @@ def _arrange(document: Document, at: Keys, wanted: Sequence[Any]) -> Document:
         while there < len(present) and present[there] is None:
             there += 1
         if there == len(present):
-            # None of those that stay is left, so that all the others are new.
+            # No element that stays is left, so all the rest are new.
             document = document.extend(at, wanted[number:])
             break
         if present[there] == text:

@@ -1,4 +1,4 @@
-"""Places in source files, as a person types them: ``score.py:42``."""
+"""Typed places in source files, such as ``score.py:42``, and conditions of breakpoints."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ class Condition:
 
     Attributes:
         when: A Python expression that has to be true; empty for always.
-        hits: From which time of all on that this is so, counted from 1; 0 for each.
+        hits: The hit, counted from 1, from which on it stops; 0 for every hit.
     """
 
     when: str = ""
     hits: int = 0
 
 
-#: Each time.
+#: Stops every time.
 ALWAYS = Condition()
 
 
 def read_condition(when: str | None, hits: str | None) -> Condition:
-    """What was typed after ``--when`` and ``--hits``.
+    """Parse the values of ``--when`` and ``--hits``.
 
     Raises:
-        BadValue: One cannot be read.
+        BadValue: One of them cannot be parsed.
     """
     text = (when or "").strip()
     if when is not None:
@@ -52,10 +52,10 @@ def read_condition(when: str | None, hits: str | None) -> Condition:
 
 
 def check_expression(flag: str, text: str) -> None:
-    """See that a text is a Python expression.
+    """Check that a text is a Python expression.
 
     Raises:
-        BadValue: It is none.
+        BadValue: It is not.
     """
     try:
         with warnings.catch_warnings():
@@ -79,14 +79,14 @@ def parse_location(text: str) -> tuple[str, int]:
     file, colon, number = text.strip().rpartition(":")
     if not colon or not file.strip():
         raise BadValue(f"{text!r} is not a place in a file", _FORM)
-    # Nine digits are more lines than any file has; int() itself refuses very long ones in another way.
+    # No file has more lines than nine digits; int() would refuse very long numbers with another error.
     if not (number.isascii() and number.isdigit() and len(number) <= 9) or int(number) < 1:
         raise BadValue(f"{number!r} in {text!r} is not a line number", _FORM)
     return file, int(number)
 
 
 def resolve_source(file: str, *, cwd: Path, roots: Sequence[Path]) -> Path:
-    """Find the file that a person means.
+    """Find the file that a user has typed.
 
     Args:
         file: An absolute path, or one relative to ``cwd`` or to one of ``roots``; the first that exists.
@@ -97,9 +97,9 @@ def resolve_source(file: str, *, cwd: Path, roots: Sequence[Path]) -> Path:
         The absolute path. Symbolic links stay as they are, since path mappings compare the names.
 
     Raises:
-        UserError: There is no such file; the remedy names the places looked at.
+        UserError: There is no such file; the remedy names the paths that were tried.
     """
-    # Joining an absolute path gives that path again, so all candidates are then the same one.
+    # Joining an absolute path returns that path, so all candidates are then the same.
     candidates = [Path(os.path.abspath(folder / file)) for folder in (cwd, *roots)]
     places = list(dict.fromkeys(candidates))
     for place in places:
@@ -114,8 +114,8 @@ def resolve_source(file: str, *, cwd: Path, roots: Sequence[Path]) -> Path:
 def check_line(path: Path, line: int) -> None:
     """Refuse a line on which no breakpoint can stop.
 
-    A file that the local interpreter cannot compile (syntax of another version, not Python) is
-    accepted as it is: the program that is debugged may be able to.
+    A file that the local interpreter cannot compile (another version's syntax, not Python) is accepted: the debugged
+    program may be able to.
 
     Args:
         path: The source file.
@@ -146,7 +146,7 @@ def check_line(path: Path, line: int) -> None:
 
 
 def first_line(path: Path) -> int:
-    """The first line of a file that holds code; 1 where that is not known."""
+    """The first line of a file that holds code; 1 if it is not known."""
     code = _compiled(path)
     return min((number for number in _lines(code) if number >= 1), default=1) if code is not None else 1
 

@@ -1,4 +1,4 @@
-"""Places to stop at, as a person types them: ``score.py:42``, ``score.py:run``, ``package.module:function``."""
+"""Typed places to stop at: ``score.py:42``, ``score.py:run``, ``package.module:function``."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Place:
     """Where to stop.
 
     Attributes:
-        text: What it is called in messages.
-        source: The file, an absolute local path; None for a module of the program's.
+        text: Its name in messages.
+        source: The file, an absolute local path; None for a module of the program.
         line: Counted from 1; 0 for a module's function.
-        function: The module's function, or the only one of a line that is meant.
+        function: The module's function, or the function that is meant on a line with several.
         module: The module's name.
     """
 
@@ -46,7 +46,7 @@ class Place:
 
 
 def read_place(text: str, *, cwd: Path, roots: Sequence[Path]) -> Place:
-    """Find the place that a person means.
+    """Find the place that a user has typed.
 
     Args:
         text: As typed.
@@ -54,7 +54,7 @@ def read_place(text: str, *, cwd: Path, roots: Sequence[Path]) -> Place:
         roots: Folders of the code that is debugged, absolute.
 
     Raises:
-        BadValue: It is of no such form, or the file has no such function.
+        BadValue: It has no valid form, or the file has no such function.
         UserError: There is no such file, or its line holds no code.
     """
     before, colon, name = text.strip().rpartition(":")
@@ -63,7 +63,7 @@ def read_place(text: str, *, cwd: Path, roots: Sequence[Path]) -> Place:
         source = resolve_source(file, cwd=cwd, roots=roots)
         check_line(source, line)
         return Place(f"{source.name}:{line}", source, line)
-    # A module has neither a folder nor an ending; nobody calls a file like one.
+    # A module's name has no folder and no extension.
     if is_module(text):
         return Place(f"{before}:{name}", module=before, function=name)
     source = resolve_source(before, cwd=cwd, roots=roots)
@@ -72,20 +72,20 @@ def read_place(text: str, *, cwd: Path, roots: Sequence[Path]) -> Place:
 
 
 def is_module(text: str) -> bool:
-    """Whether a place is a module's function, and not one of a file."""
+    """Whether a place names a function of a module, not of a file."""
     before, colon, name = text.strip().rpartition(":")
     return bool(colon and _NAME.fullmatch(name) and _NAME.fullmatch(before) and not before.endswith(".py"))
 
 
 def find_function(source: Path, name: str) -> tuple[int, str]:
-    """The first line of a function in a file that runs when it is called.
+    """Find the first line of a function that runs when it is called.
 
     Args:
         source: The file.
-        name: The function's name; of a method, or of a function in another, also with what it is in: ``Net.forward``.
+        name: The function's name, which may be qualified: ``Net.forward``.
 
     Returns:
-        The line, and the function's own name where its definition runs on the same line; else an empty one.
+        The line, and the function's own name if its definition is on the same line; else an empty text.
 
     Raises:
         BadValue: There is none, or there are several.
@@ -107,7 +107,7 @@ def find_function(source: Path, name: str) -> tuple[int, str]:
     if len({one[0] for one in named}) > 1:
         several = ", ".join(one[0] for one in named[:20])
         raise BadValue(f"{source.name} has several functions {name}", f"Name one of: {several}.")
-    # Of two with the same name the last one is what the name means in the end.
+    # Of several definitions of the same name, the last one counts.
     node = named[-1][1]
     first = node.body[0]
     if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and len(node.body) > 1:
@@ -119,7 +119,7 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def _functions(body: Sequence[ast.AST], inside: str) -> list[tuple[str, _Function]]:
-    """All functions, by their names with what they are in."""
+    """All functions with their qualified names."""
     found: list[tuple[str, _Function]] = []
     for node in body:
         if isinstance(node, _Function):

@@ -1,6 +1,6 @@
-"""Stacks by py-spy, where an interpreter does not answer: it reads the process's memory from outside.
+"""Stacks from py-spy, for an interpreter that does not answer: it reads the process's memory from outside.
 
-py-spy is not a dependency: it needs the right to look into the process (its own user and no restriction by
+py-spy is no dependency. It needs permission to read the process (the same user without restriction by
 ``kernel.yama.ptrace_scope``, or root). Source: https://github.com/benfred/py-spy, ``py-spy dump --json``.
 """
 
@@ -13,26 +13,26 @@ import subprocess
 import sys
 from typing import Any
 
-#: Seconds for one look.
+#: Seconds that py-spy may take.
 LIMIT_SECONDS = 10.0
 
 
 class PySpyError(Exception):
-    """py-spy is not here, or may not look; the text says which."""
+    """py-spy is not installed, or not permitted; the text says which."""
 
 
 def find_program() -> str | None:
-    """The path of py-spy: beside this Python, or on PATH."""
+    """The path of py-spy, next to this Python or on PATH; None if there is none."""
     beside = os.path.dirname(sys.executable)
     return shutil.which("py-spy", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
 
 
 def read_stacks(pid: int, code: list[str]) -> dict[str, Any]:
-    """The threads of a process of this machine, as :func:`workflows.debugger.stacks.request_stacks` gives them.
+    """Read the threads of a process of this machine, as :func:`workflows.debugger.stacks.request_stacks` returns them.
 
     Args:
-        pid: Its id.
-        code: Folders of the person's own code.
+        pid: The process id.
+        code: Folders of the user's code.
 
     Raises:
         CannotLook: py-spy is not installed, or not allowed to.

@@ -1,7 +1,6 @@
-"""Reads what the debuggee announces: the only source of readiness.
+"""The events that the debuggee writes to a file: the only source of readiness.
 
-Nothing connects to a debug port to see whether it is open, and nothing sleeps for a
-fixed time.
+Nothing connects to a debug port to test it, and nothing sleeps for a fixed time.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ class Events:
     """The events of one service, read as they are appended.
 
     Args:
-        path: The file, which may not be there yet.
-        offset: Where to begin, in bytes.
+        path: The file, which may not exist yet.
+        offset: The offset to begin at, in bytes.
     """
 
     def __init__(self, path: Path, offset: int = 0) -> None:
@@ -31,7 +30,7 @@ class Events:
                 data = file.read()
         except FileNotFoundError:
             return []
-        # A line whose end is not there yet is left for the next time.
+        # An incomplete line is left for the next call.
         whole = data[: data.rfind(b"\n") + 1]
         self.offset += len(whole)
         events = []
@@ -51,13 +50,13 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 
 def current_worker(path: Path) -> int:
-    """Process id, in the service's own namespace, of the worker that was started last; 0 if none."""
+    """The process id, in the service's PID namespace, of the worker that was started last; 0 if there is none."""
     workers = [event.get("pid", 0) for event in read_events(path) if event["event"] == "worker"]
     return int(workers[-1]) if workers else 0
 
 
 def current_state(path: Path) -> str | None:
-    """What was said last of a service's debugger: ``waiting``, ``attached``, ``client-left``…; None for nothing."""
+    """The last state of a service's debugger: ``waiting``, ``attached``, ``client-left``…; None if there is none."""
     kinds = ("waiting", "loaded", "attached", "client-left", "not-attached")
-    said = [event["event"] for event in read_events(path) if event["event"] in kinds]
-    return said[-1] if said else None
+    states = [event["event"] for event in read_events(path) if event["event"] in kinds]
+    return states[-1] if states else None

@@ -1,4 +1,4 @@
-"""Stacks of many processes, those that are alike as one."""
+"""Grouping the processes of a run by where their main threads stand."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-#: Frames that tell stacks apart below the innermost own one: what the person's code has called, not how that waits.
+#: Frames below the innermost own one that are compared: what the user's code has called, not how that waits.
 _CALLED = 1
 
 
 @dataclass(frozen=True)
 class ProcessStacks:
-    """Where one process stands, or why that is not known.
+    """The stacks of one process, or why they are not known.
 
     Attributes:
         step: Its step; an experiment's or service's name.
-        rank: Its rank; None where the step is one process.
-        process: As :func:`workflows.debugger.stacks.request_stacks` gives it; None where it is not known.
+        rank: Its rank; None if the step is one process.
+        process: As :func:`workflows.debugger.stacks.request_stacks` returns it; None if it is not known.
         child: Whether it is a child process of the script.
-        trouble: Why it is not known.
+        trouble: Why it is not known; empty otherwise.
     """
 
     step: str
@@ -31,7 +31,7 @@ class ProcessStacks:
 
     @property
     def name(self) -> str:
-        """The process among the others of its step, such as ``rank 3`` or ``child process 4711``."""
+        """The name of the process within its step, such as ``rank 3`` or ``child process 4711``."""
         rank = "" if self.rank is None else f"rank {self.rank}"
         if not self.child or self.process is None:
             return rank
@@ -61,7 +61,7 @@ class Group:
 
     @property
     def summary(self) -> str:
-        """The function that is called, and the person's own line that calls it: ``all_reduce < train.py:88``."""
+        """The function that is called, and the line of the user's code that calls it: ``all_reduce < train.py:88``."""
         main = main_thread(self.members[0].process or {"threads": []}) if self.members else None
         if main is not None and main["holds"] and innermost_own(self.frames) is None:
             return "held for a debugger before its first line"
@@ -69,12 +69,12 @@ class Group:
 
     @property
     def ranks(self) -> list[int]:
-        """The ranks of its members that are no child processes."""
+        """The ranks of its members, without child processes."""
         return sorted(one.rank for one in self.members if one.rank is not None and not one.child)
 
     @property
     def name(self) -> str:
-        """Its members in few words: ``ranks 0-6``."""
+        """Its members, briefly: ``ranks 0-6``."""
         others = [one.name for one in self.members if one.child or one.rank is None]
         ranks = self.ranks
         texts = [f"rank{'s' if ranks[1:] else ''} {format_ranges(ranks)}"] if ranks else []
@@ -86,7 +86,7 @@ class Group:
 
 
 def format_ranges(numbers: Sequence[int]) -> str:
-    """Numbers in ascending order, briefly: ``0-6, 9``."""
+    """Format ascending numbers briefly: ``0-6, 9``."""
     texts: list[str] = []
     first = last = None
     for number in [*numbers, None]:
@@ -100,24 +100,24 @@ def format_ranges(numbers: Sequence[int]) -> str:
 
 
 def main_thread(process: dict[str, Any]) -> dict[str, Any] | None:
-    """A process's main thread; its first thread where that is not seen, and None where none is."""
+    """A process's main thread, else its first thread; None if it has none."""
     threads: list[dict[str, Any]] = process["threads"]
     return next((one for one in threads if one["main"]), threads[0] if threads else None)
 
 
 def main_frames(process: dict[str, Any]) -> list[dict[str, Any]]:
-    """The stack of that thread."""
+    """The stack of :func:`main_thread`."""
     main = main_thread(process)
     return main["frames"] if main is not None else []
 
 
 def innermost_own(frames: Sequence[dict[str, Any]]) -> int | None:
-    """Where in a stack the innermost frame of the person's own code is."""
+    """The index of the innermost frame of the user's code; None if there is none."""
     return next((number for number in range(len(frames) - 1, -1, -1) if frames[number]["own"]), None)
 
 
 def describe_place(frames: Sequence[dict[str, Any]]) -> str:
-    """Where a stack stands, in few words."""
+    """The place at which a stack stands, briefly."""
     if not frames:
         return "no Python code"
     own = innermost_own(frames)
@@ -134,7 +134,7 @@ def _signature(looked: ProcessStacks) -> tuple[Any, ...]:
     frames = main_frames(looked.process)
     own = innermost_own(frames)
     upto = frames if own is None else frames[: own + 1 + _CALLED]
-    # Lines of others' code differ from one look to the next, such as in a loop that polls.
+    # Lines of library code change all the time, such as in a loop that polls.
     return (
         looked.step,
         looked.child,
@@ -143,7 +143,7 @@ def _signature(looked: ProcessStacks) -> tuple[Any, ...]:
 
 
 def group_alike(found: Sequence[ProcessStacks]) -> list[Group]:
-    """Processes in groups that are alike; of each step the smallest first, which is the odd one out."""
+    """Group processes whose main threads stand at the same place; in each step the smallest group comes first."""
     groups: dict[tuple[Any, ...], Group] = {}
     for one in found:
         if one.process is not None:
@@ -154,7 +154,7 @@ def group_alike(found: Sequence[ProcessStacks]) -> list[Group]:
 
 
 def group_values(found: Sequence[ProcessStacks], expression: str) -> list[tuple[str, list[ProcessStacks]]]:
-    """An expression's values over the processes, each with those that have it; the rarest first."""
+    """The values of an expression with the processes that have each; the rarest value first."""
     by_value: dict[str, list[ProcessStacks]] = {}
     for one in found:
         told = (one.process or {}).get("values", {}).get(expression)

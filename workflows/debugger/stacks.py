@@ -1,6 +1,6 @@
-"""Asks debugged programs where they stand, with nobody attached and nothing stopped.
+"""Requesting the stacks of debugged programs, without attaching and without stopping them.
 
-The debuggee's side, and what goes over the wire, is in debuggee/azureml_debuggee/stack_requests.py.
+The debuggee's side, and the format of the messages, is in debuggee/azureml_debuggee/stack_requests.py.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from typing import Any
 from ..errors import BadValue
 from ..models import DebugEndpoint, PathMapping
 
-#: Seconds after which an interpreter counts as one that C code holds.
+#: Seconds after which an interpreter counts as held by C code.
 ANSWER_SECONDS = 2.0
 #: Seconds for the connection; a tunnel or a relay may have to be opened first.
 CONNECT_SECONDS = 10.0
-#: Bytes of all expressions together; the debuggee takes no longer requests.
+#: Bytes of all expressions together; the debuggee refuses longer requests.
 MOST_EXPRESSIONS = 60 * 1024
 #: Bytes of an answer.
 MOST_BYTES = 64 * 1024 * 1024
 
 
 class NoAnswer(Exception):
-    """A program has not said where it stands; the text says why."""
+    """A program has not sent its stacks; the text says why."""
 
 
 class Silent(NoAnswer):
-    """It listens and does not answer: C code holds its interpreter."""
+    """The program listens but does not answer: C code holds its interpreter."""
 
 
 def check_expressions(expressions: Sequence[str]) -> None:
-    """See that expressions can be asked for.
+    """Check that expressions can be sent.
 
     Raises:
         BadValue: One is empty, or they are too long.
@@ -48,12 +48,12 @@ def check_expressions(expressions: Sequence[str]) -> None:
 def request_stacks(
     endpoint: DebugEndpoint, expressions: Sequence[str], seconds: float = ANSWER_SECONDS
 ) -> dict[str, Any]:
-    """Ask one program where it stands.
+    """Request the stacks of one program.
 
     Args:
-        endpoint: Where it welcomes debuggers.
-        expressions: What is evaluated in its innermost frame of the person's own code.
-        seconds: How long it may take to answer, beside the second that expressions may take.
+        endpoint: The program's address for debuggers.
+        expressions: Evaluated in its innermost frame of the user's code.
+        seconds: How long the answer may take, besides one second for the expressions.
 
     Returns:
         ``processes`` (the program's own first, then its child processes) and ``silent`` (ids of child processes that
@@ -92,7 +92,7 @@ def request_stacks(
 
 
 def _read(connection: socket.socket, deadline: float) -> bytes:
-    """What comes until the other side closes.
+    """Read until the other side closes.
 
     Raises:
         TimeoutError: Nothing has come by then.
@@ -101,7 +101,7 @@ def _read(connection: socket.socket, deadline: float) -> bytes:
     pieces = list[bytes]()
     size = 0
     while size < MOST_BYTES:
-        # What has begun to come may take as long as the line needs.
+        # An answer that has begun may take as long as the connection needs.
         left = deadline - time.monotonic() if not pieces else CONNECT_SECONDS
         if left <= 0:
             raise TimeoutError
@@ -115,7 +115,7 @@ def _read(connection: socket.socket, deadline: float) -> bytes:
 
 
 def to_local(file: str, mappings: Sequence[PathMapping]) -> str:
-    """A file of the program as it is called here; as it is called there where no mapping says."""
+    """The local path of a program's file; the path itself if no mapping covers it."""
     best = max(
         (one for one in mappings if file == one.remote_root or file.startswith(one.remote_root.rstrip("/") + "/")),
         key=lambda one: len(one.remote_root),

@@ -1,4 +1,4 @@
-"""Values of a stopped program as people read them: descriptions of several lines, long texts with their length."""
+"""The text of a stopped program's values: descriptions on several lines, long texts with their length."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import re
 
 from workflows.debugger.dap import DapClient, DapClosed, DapError, DapTimeout, Json
 
-#: How a description of the debuggee's begins (azureml_debuggee/summary_values.py): a type, a shape.
+#: The beginning of a description by the debuggee (azureml_debuggee/summary_values.py): a type, a shape.
 _DESCRIPTION = re.compile(r"\w+ \((?:\d+,|\d+(?:, \d+)+)?\)(?: [\w{]|, |:)")
-#: The characters of a text beyond which debugpy leaves its middle out.
+#: The length in characters beyond which debugpy cuts the middle out of a text.
 _WHOLE = 65_000
 #: Seconds for one description.
 _SECONDS = 10.0
 
 
 def describe_variable(client: DapClient, frame: int, entry: Json) -> str:
-    """A variable's value as it is shown alone, where that says more than it does among others.
+    """The text of a variable's value, with its complete description or its length where it has one.
 
     Args:
         client: An attached client.
-        frame: The adapter's number of the frame.
-        entry: The variable, as the adapter gives it.
+        frame: The adapter's id of the frame.
+        entry: The variable, as the adapter sent it.
     """
     value, name = str(entry["value"]), str(entry.get("evaluateName") or entry["name"])
     if _DESCRIPTION.match(value) and name.isidentifier():
@@ -39,7 +39,7 @@ def evaluate_to_text(client: DapClient, frame: int, expression: str, timeout: fl
 
     Args:
         client: An attached client.
-        frame: The adapter's number of the frame.
+        frame: The adapter's id of the frame.
         expression: A Python expression.
         timeout: Seconds.
 
@@ -52,7 +52,7 @@ def evaluate_to_text(client: DapClient, frame: int, expression: str, timeout: fl
     except (DapTimeout, DapClosed):
         raise
     except DapError as error:
-        # In older versions of debugpy (1.8.0) a hover does not say what has been raised.
+        # In older versions of debugpy (1.8.0) a hover does not show the exception.
         if str(error) != "Exception occurred during evaluation.":
             return str(error)
     try:
