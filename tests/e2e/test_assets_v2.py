@@ -217,7 +217,7 @@ def test_what_is_not_there_is_told_with_what_is(server: AzureMLServer, settings:
         ("azureml:numbers@best", "There is no data asset numbers@best", "Its versions: 4, 3."),
         ("azureml:numbers", "There is nothing at .*paths/nothing", "Correct the path"),
         ("azureml:gen1", "lies at adl://", "name the local path"),
-        ("azureml:/subscriptions/s/resourcegroups/g/workspaces/w/data/x/versions/1", "one of the workspace w", "AML_"),
+        ("azureml:/subscriptions/s/resourcegroups/g/workspaces/w/data/x/versions/1", "is in the workspace w", "AML_"),
     ):
         with pytest.raises(UserError, match=problem) as caught:
             download(settings, text)

@@ -126,5 +126,5 @@ def test_the_cloud_is_the_one_that_the_variables_name(server: AzureMLServer) -> 
     assert clouds.find_cloud({"AZUREML_CURRENT_CLOUD": "AzureChinaCloud"}).scope.endswith("chinacloudapi.cn/.default")
     assert clouds.find_cloud({"ARM_CLOUD_METADATA_URL": url}).manager == server.url
     assert clouds.find_cloud({"ARM_CLOUD_METADATA_URL": url, "AZUREML_CURRENT_CLOUD": "TestCloud"}).login == server.url
-    with pytest.raises(UserError, match="names no cloud of Azure's: Moon"):
+    with pytest.raises(UserError, match="names no cloud of Azure: Moon"):
         clouds.find_cloud({"AZUREML_CURRENT_CLOUD": "Moon"})

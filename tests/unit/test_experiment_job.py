@@ -69,7 +69,7 @@ def test_local_data_is_sent_as_what_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "text", "says"),
-    [("1n", ".", "1n cannot be the name of data"), ("n", "azureml:table:1", "the type table, which no input takes")],
+    [("1n", ".", "1n cannot be the name of data"), ("n", "azureml:table:1", "the type table, which no input accepts")],
 )
 def test_data_that_no_job_takes_is_refused(key: str, text: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=says) as caught:

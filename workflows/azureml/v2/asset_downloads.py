@@ -1,4 +1,4 @@
-"""Data and models of a workspace on this machine: brought once, kept in the cache, found again by whoever asks next."""
+"""Downloads data and models of a workspace into the cache, once for the same content."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .. import downloads
 from ..data_references import MODELS, AssetName, DatastorePath, parse
 from ..downloads import Blob, DownloadSource, Progress
 from ..errors import NotAllowed, NotFound
-from .asset_locations import AssetLocator, Location
+from .asset_locations import AssetLocation, AssetLocator
 from .assets import Asset, Assets
 from .container_download import Download
 
@@ -28,29 +28,29 @@ MODEL_TYPES = ("custom_model", "mlflow_model", "triton_model")
 
 @dataclass(frozen=True)
 class DownloadedAsset:
-    """What is here.
+    """A download.
 
     Attributes:
         path: The file or the folder.
-        size: Bytes.
-        reused: Whether it had been here before.
-        location: Where it lies.
+        size: Its size in bytes.
+        reused: Whether it had been downloaded before.
+        location: Its location in the workspace.
     """
 
     path: Path
     size: int
     reused: bool
-    location: Location
+    location: AssetLocation
 
 
 class AssetDownloader:
-    """Brings what a workspace has.
+    """Downloads a workspace's assets and data.
 
     Args:
-        settings: Which workspace, who signs in, and how much may come unasked.
-        console: Where somebody is asked.
-        step: Shown what is fetched.
-        assets: The workspace's assets, where it has been reached already.
+        settings: Which workspace, who signs in, and up to which size no confirmation is needed.
+        console: Where the user is asked to confirm.
+        step: Shows the progress.
+        assets: The workspace's assets, where it is already connected.
 
     Raises:
         UserError: The workspace cannot be reached.
@@ -73,16 +73,16 @@ class AssetDownloader:
             UserError: It cannot be had, or somebody does not want it. What has come of it stays for the next time.
         """
         with sent_by(f"The workspace {self.assets.name}"):
-            return self._bring_from(self._places.of(wanted), name, named_folder)
+            return self._bring_from(self._places.locate(wanted), name, named_folder)
 
     def download_address(self, uri: str, asset: Asset, name: str) -> DownloadedAsset:
         """What lies at an address that an asset names; see :meth:`bring`."""
         with sent_by(f"The workspace {self.assets.name}"):
-            return self._bring_from(self._places.at(uri, asset), name, False)
+            return self._bring_from(self._places.locate_address(uri, asset), name, False)
 
-    def _bring_from(self, location: Location, name: str, named_folder: bool) -> DownloadedAsset:
+    def _bring_from(self, location: AssetLocation, name: str, named_folder: bool) -> DownloadedAsset:
         if location.container is None:
-            return self._of_the_web(location)
+            return self._download_url(location)
         wanted = DownloadSource(location.path, location.label, location.store, location.plain)
         self._step.detail(f"{name}: listing {location.label}")
         files = self._files(wanted, location)
@@ -92,50 +92,50 @@ class AssetDownloader:
         root = downloads.downloads_folder()
         start = PurePosixPath(location.path).name[:40] or "all"
         folder = root / f"{_as_file_name(start)}-{downloads.short_digest([location.container.address, location.path])}"
-        # The files as they were at one time: a new version of the asset, or changed content, is another folder.
-        whole = folder / downloads.content_key(files, inner)
-        target = whole / (next(iter(files)) if single else inner)
-        if whole.is_dir():
+        # The folder's name depends on the content: a new version of the asset, or changed files, gets another folder.
+        complete_folder = folder / downloads.content_key(files, inner)
+        target = complete_folder / (next(iter(files)) if single else inner)
+        if complete_folder.is_dir():
             return DownloadedAsset(target, size, True, location)
         inside = {f"{inner}/{path}" if inner else path: blob for path, blob in files.items()}
         try:
             make_folder(root)
-            part = whole.with_name(f"{whole.name}.part")
+            part = complete_folder.with_name(f"{complete_folder.name}.part")
             if not part.is_dir():
                 downloads.check_free_space(location.label, size, root)
             downloads.confirm_download(self._settings, self._console, self._step, name, size, root, location.label)
             with downloads.download_lock(root / f"{folder.name}.lock", self._step.report_wait):
-                if whole.is_dir():
+                if complete_folder.is_dir():
                     return DownloadedAsset(target, size, True, location)
                 make_folder(folder)
                 for left in folder.glob("*.part"):
                     if left != part:
-                        # Of what the place had in it earlier.
+                        # It belongs to earlier content at the same path.
                         shutil.rmtree(left, ignore_errors=True)
                 progress = Progress(self._step.detail, name, len(files), size)
                 download = Download(location.container, inside, part, progress)
-                downloads.check_free_space(location.label, size - download.here(), root)
-                os.replace(download.run(), whole)
+                downloads.check_free_space(location.label, size - download.present_bytes(), root)
+                os.replace(download.run(), complete_folder)
                 shutil.rmtree(part, ignore_errors=True)
         except OSError as error:
             problem = f"{location.label} cannot be kept in {folder}: {error.strerror or error}."
             raise UserError(problem, "Check that folder, or name another in XDG_CACHE_HOME.") from error
         return DownloadedAsset(target, size, False, location)
 
-    def _files(self, wanted: DownloadSource, location: Location) -> dict[str, Blob]:
+    def _files(self, wanted: DownloadSource, location: AssetLocation) -> dict[str, Blob]:
         container, report = location.container, self._step.detail
         assert container is not None
         try:
-            return downloads.list_files(wanted, lambda prefix: container.listed(prefix, report))
+            return downloads.list_files(wanted, lambda prefix: container.list_blobs(prefix, report))
         except (NotAllowed, NotFound):
-            # Of public data a file can be read where the container cannot be listed.
-            one = None if wanted.has_wildcards or not wanted.path else container.one(wanted.path, report)
+            # A public file can be read even where its container cannot be listed.
+            one = None if wanted.has_wildcards or not wanted.path else container.find_blob(wanted.path, report)
             if one is None:
                 raise
             found = one
         return downloads.list_files(wanted, lambda prefix: [found])
 
-    def _of_the_web(self, location: Location) -> DownloadedAsset:
+    def _download_url(self, location: AssetLocation) -> DownloadedAsset:
         from ...pipelines.definition import Input
         from ...pipelines.fetching import fetch_all
 
@@ -150,66 +150,66 @@ class AssetDownloader:
 def download_data(
     settings: Settings, console: Console, step: Step, wanted: Mapping[str, AssetName | DatastorePath]
 ) -> dict[str, Path]:
-    """An experiment's data on this machine, by its names.
+    """Download an experiment's data; returns the local paths by name.
 
     Raises:
-        UserError: There is no such data, or it cannot be had.
+        UserError: There is no such data, or it cannot be downloaded.
     """
-    here, told, found = AssetDownloader(settings, console, step), [], {}
+    here, summaries, found = AssetDownloader(settings, console, step), [], {}
     for name, one in wanted.items():
-        got = here.download(one, name)
-        found[name] = got.path
-        told.append(f"{name} ({_about(got)})")
-    step.text = ", ".join(told)
+        downloaded = here.download(one, name)
+        found[name] = downloaded.path
+        summaries.append(f"{name} ({_summary(downloaded)})")
+    step.text = ", ".join(summaries)
     return found
 
 
 def download_model(settings: Settings, console: Console, text: str) -> DownloadedAsset:
-    """A registered model on this machine, as AZUREML_MODEL_DIR has it: a folder with the model's file or folder in it.
+    """Download a registered model into a folder for AZUREML_MODEL_DIR, which contains the model's file or folder.
 
     Args:
         settings: Which workspace.
-        console: Shown what is fetched.
-        text: Its name, ``azureml:NAME[:VERSION]`` or the like.
+        console: Shows the download.
+        text: Its name, such as ``azureml:NAME[:VERSION]``.
 
     Returns:
-        The model itself, which lies in that folder.
+        The model itself, inside that folder.
 
     Raises:
-        UserError: There is no such model, or it cannot be had.
+        UserError: There is no such model, or it cannot be downloaded.
     """
     wanted = parse(text, MODELS)
     with console.step("model") as step:
-        got = AssetDownloader(settings, console, step).download(wanted, "the model", named_folder=True)
-        step.text = f"{got.location.named or text} ({_about(got)})"
-    return got
+        downloaded = AssetDownloader(settings, console, step).download(wanted, "the model", named_folder=True)
+        step.text = f"{downloaded.location.named or text} ({_summary(downloaded)})"
+    return downloaded
 
 
 def download_inputs(settings: Settings, console: Console, wanted: Mapping[str, str]) -> dict[str, Path]:
-    """Inputs of steps on this machine.
+    """Download the inputs of steps; returns the local paths by the names of their data.
 
     Args:
         settings: Which workspace.
-        console: Shown what is fetched.
-        wanted: The inputs' types by what names their data; of one name there is one type.
+        console: Shows the downloads.
+        wanted: The inputs' types by the names of their data.
 
     Raises:
-        UserError: There is no such data, or it cannot be had.
+        UserError: There is no such data, or it cannot be downloaded.
     """
-    found, told = {}, []
+    found, summaries = {}, []
     with console.step("data") as step:
         here = AssetDownloader(settings, console, step)
         for text, type_ in wanted.items():
             reference = parse(text, MODELS if type_ in MODEL_TYPES else "data")
-            got = here.download(reference, str(reference))
-            found[text] = got.path
-            told.append(f"{got.location.named or text} ({_about(got)})")
-        step.text = ", ".join(told)
+            downloaded = here.download(reference, str(reference))
+            found[text] = downloaded.path
+            summaries.append(f"{downloaded.location.named or text} ({_summary(downloaded)})")
+        step.text = ", ".join(summaries)
     return found
 
 
-def _about(got: DownloadedAsset) -> str:
-    return f"{format_size(got.size)}, {'reused' if got.reused else 'fetched'}"
+def _summary(downloaded: DownloadedAsset) -> str:
+    return f"{format_size(downloaded.size)}, {'reused' if downloaded.reused else 'fetched'}"
 
 
 def _as_file_name(text: str) -> str:

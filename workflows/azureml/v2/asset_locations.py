@@ -1,4 +1,4 @@
-"""Where data and models lie: an asset's address turned into a container, a path in it, and whoever may read that."""
+"""Finds where data and models are stored: an asset's address becomes a container, a path, and a key to read it with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import NotAllowed, NotFound, Report
 from ..history import child_object
 from .assets import Asset, Assets
 from .storage import Container, account_of
-from .storage_keys import AccountKey, Anyone, Key, Signature, Token
+from .storage_keys import AccountKey, Anonymous, Key, Signature, Token
 
 _JOB = re.compile(
     r"azureml://jobs/(?P<job>[^/]+)/outputs/(?P<output>[^/]+)(?:/paths)?(?:/(?P<path>.*))?", re.IGNORECASE
@@ -29,17 +29,17 @@ _ARTIFACTS = "workspaceartifactstore"
 
 
 @dataclass(frozen=True)
-class Location:
-    """Where files lie.
+class AssetLocation:
+    """Where files are stored.
 
     Attributes:
-        label: What it is called in a message.
-        store: What its container is called in one.
+        label: Its name in messages.
+        store: The container's name in messages.
         path: The path in the container, without slashes at its ends.
-        container: The container; None for a file of the web.
-        url: That one's address.
-        plain: Whether ``*`` and ``?`` in the path are letters.
-        named: What of the workspace it is, with its version; None for a path on a datastore.
+        container: The container; None for a file on the web.
+        url: The address of a file on the web.
+        plain: Whether ``*`` and ``?`` in the path are ordinary characters.
+        named: The asset with its version; None for a path on a datastore.
     """
 
     label: str
@@ -52,10 +52,10 @@ class Location:
 
 
 class AssetLocator:
-    """Finds where assets lie.
+    """Finds where assets are stored.
 
     Args:
-        assets: The workspace's.
+        assets: The workspace's assets.
         report: Called with what is being waited for.
     """
 
@@ -63,56 +63,56 @@ class AssetLocator:
         self.assets, self._report = assets, report
         self._stores: dict[str, Container] = {}
 
-    def of(self, wanted: AssetName | DatastorePath) -> Location:
-        """Where what is named lies.
+    def locate(self, wanted: AssetName | DatastorePath) -> AssetLocation:
+        """Where an asset, or a path on a datastore, is stored.
 
         Raises:
-            UserError: There is no such asset, or what it is made of is not read from here.
+            UserError: There is no such asset, or its storage cannot be read from here.
         """
         if isinstance(wanted, DatastorePath):
             return self._on_datastore(wanted, plain=False)
         asset = self.assets.find(wanted)
         uri = asset.uri("modelUri" if wanted.collection == "models" else "dataUri")
         self._report(f"the {wanted.collection.removesuffix('s')} {asset.named} lies at {uri.partition('?')[0]}")
-        return self.at(uri, asset)
+        return self.locate_address(uri, asset)
 
-    def at(self, uri: str, asset: Asset) -> Location:
-        """Where an asset's address leads.
+    def locate_address(self, uri: str, asset: Asset) -> AssetLocation:
+        """The location of an asset's address.
 
         Raises:
-            UserError: It leads nowhere that is read from here.
+            UserError: The address cannot be read from here.
         """
         named = asset.named
-        found = _located(self._at(uri, asset), named)
+        found = _with_name(self._find_location(uri, asset), named)
         relative_path(found.path, "an asset's path") if found.path else None
         return found
 
-    def _at(self, uri: str, asset: Asset) -> Location:
+    def _find_location(self, uri: str, asset: Asset) -> AssetLocation:
         if match := _EXPERIMENT_RUN.fullmatch(uri):
             return self._on_datastore(DatastorePath(match["store"], match["path"].strip("/")), plain=True)
         if match := _JOB.fullmatch(uri):
-            return self._of_job(match["job"], match["output"], (match["path"] or "").strip("/"))
+            return self._job_output(match["job"], match["output"], (match["path"] or "").strip("/"))
         if match := _RUN.fullmatch(uri):
-            return self._of_job(match["job"], "artifacts", match["path"].strip("/"))
+            return self._job_output(match["job"], "artifacts", match["path"].strip("/"))
         if match := _CONTAINER.fullmatch(uri):
             return self._in_storage(match["host"], match["container"], match["path"] or "", "", asset)
         if uri.startswith("azureml:"):
             place = parse(uri)
             if isinstance(place, DatastorePath):
                 return self._on_datastore(place, plain=True)
-            return self.of(place)
+            return self.locate(place)
         parts = urlsplit(uri)
         if parts.scheme == "https" and account_of(parts.netloc):
             container, _, path = parts.path.strip("/").partition("/")
             return self._in_storage(parts.netloc, unquote(container), unquote(path), parts.query, asset)
         if parts.scheme in ("http", "https") and not asset.named.registry:
             keep_address(uri)
-            return Location(uri.partition("?")[0], parts.netloc, parts.path.rpartition("/")[2], url=uri)
+            return AssetLocation(uri.partition("?")[0], parts.netloc, parts.path.rpartition("/")[2], url=uri)
         place_, kind = uri.partition("?")[0] or "no address", asset.named.collection.removesuffix("s")
         raise UserError(f"The {kind} {asset.named} lies at {place_}, which cannot be read from here.", _BY_HAND)
 
-    def _of_job(self, job: str, output: str, path: str) -> Location:
-        """Where a job has put an output."""
+    def _job_output(self, job: str, output: str, path: str) -> AssetLocation:
+        """The location of a job's output."""
         name(job, "a job's name")
         if output in ("artifacts", "default"):
             below = f"ExperimentRun/dcid.{job}" + (f"/{path}" if path else "")
@@ -123,14 +123,14 @@ class AssetLocator:
         uri = one_line((one or {}).get("uri") or "", "an output's address", 8192)
         place = parse(uri) if uri.startswith("azureml:") else None
         if not isinstance(place, DatastorePath):
-            raise UserError(f"Where the job {job} has put its output {output} is not told.", _BY_HAND)
+            raise UserError(f"The workspace does not say where the output {output} of the job {job} is.", _BY_HAND)
         return self._on_datastore(
             DatastorePath(place.datastore, "/".join(filter(None, (place.path, path))), place.workspace), True
         )
 
     # Datastores
 
-    def _on_datastore(self, place: DatastorePath, plain: bool) -> Location:
+    def _on_datastore(self, place: DatastorePath, plain: bool) -> AssetLocation:
         own = (self.assets.workspace.name.subscription_id, self.assets.workspace.name.resource_group)
         here = tuple(one.lower() for one in (*own, self.assets.workspace.name.workspace))
         if place.workspace not in (None, here):
@@ -143,7 +143,7 @@ class AssetLocator:
         if place.datastore not in self._stores:
             self._stores[place.datastore] = self._open(place.datastore)
         store = self._stores[place.datastore]
-        return Location(str(place), store.what, place.path, store, plain=plain)
+        return AssetLocation(str(place), store.what, place.path, store, plain=plain)
 
     def _open(self, datastore: str) -> Container:
         try:
@@ -171,7 +171,7 @@ class AssetLocator:
         return Container(f"https://{host}", name(container, "a container's name"), key, f"the datastore {datastore}")
 
     def _key(self, datastore: str, about: dict[str, Any], account: str) -> Key:
-        """Who reads a datastore: its own credential where it keeps one and gives it, else whoever is signed in."""
+        """The key for a datastore: its stored credential where the user may read it, else the user's own identity."""
         own = Token(self.assets.workspace.credential)
         told = about.get("credentials")
         if str((told or {}).get("credentialType", "None")) == "None":
@@ -211,28 +211,28 @@ class AssetLocator:
 
     # Storage accounts by their addresses
 
-    def _in_storage(self, host: str, container: str, path: str, query: str, asset: Asset) -> Location:
+    def _in_storage(self, host: str, container: str, path: str, query: str, asset: Asset) -> AssetLocation:
         account = account_of(host)
         if account is None:
             raise UserError(f"{host} is not the address of a storage account.", _BY_HAND)
-        called, _kind, suffix = account
-        # The same account's files, whichever of its two hosts is named.
+        account_name, _kind, suffix = account
+        # Both hosts of an account serve the same files.
         address = f"https://{host.lower().replace('.dfs.', '.blob.', 1)}"
         where = f"{address}/{container}"
-        label, store = f"{where}/{path}".rstrip("/"), f"the container {container} of the storage account {called}"
+        label, store = f"{where}/{path}".rstrip("/"), f"the container {container} of the storage account {account_name}"
         if asset.named.registry:
-            reference = self._reference(f"{where}/{path}".rstrip("/"), asset)
-            return Location(label, store, path.strip("/"), Container(address, container, reference, store))
-        key: Key = Signature(query) if "sig=" in query else Anyone(self._signed_in(suffix))
-        return Location(label, store, path.strip("/"), Container(address, container, key, store))
+            reference = self._registry_key(f"{where}/{path}".rstrip("/"), asset)
+            return AssetLocation(label, store, path.strip("/"), Container(address, container, reference, store))
+        key: Key = Signature(query) if "sig=" in query else Anonymous(self._user_token(suffix))
+        return AssetLocation(label, store, path.strip("/"), Container(address, container, key, store))
 
-    def _signed_in(self, suffix: str) -> Key | None:
-        """Whoever is signed in, for accounts of this cloud: nobody else is handed a token."""
+    def _user_token(self, suffix: str) -> Key | None:
+        """The signed-in user's token, only for accounts of this cloud: no other host may receive it."""
         known = self.assets.workspace.cloud.storage.lower()
         return Token(self.assets.workspace.credential) if known and suffix == known else None
 
-    def _reference(self, uri: str, asset: Asset) -> Key:
-        """Who reads what lies in a registry's own storage."""
+    def _registry_key(self, uri: str, asset: Asset) -> Key:
+        """The key for files in a registry's own storage."""
         named = asset.named
         body = {
             "assetId": f"azureml://registries/{named.registry}/{named.collection}/{named.name}/versions/{named.version}",
@@ -247,8 +247,10 @@ class AssetLocator:
             return urlsplit(one_line(found or "", "an address", 8192)).query
 
         first = signature()
-        return Signature(first, signature) if first else Anyone(self._signed_in(self.assets.workspace.cloud.storage))
+        return (
+            Signature(first, signature) if first else Anonymous(self._user_token(self.assets.workspace.cloud.storage))
+        )
 
 
-def _located(found: Location, named: AssetName) -> Location:
-    return Location(found.label, found.store, found.path, found.container, found.url, found.plain, named)
+def _with_name(found: AssetLocation, named: AssetName) -> AssetLocation:
+    return AssetLocation(found.label, found.store, found.path, found.container, found.url, found.plain, named)

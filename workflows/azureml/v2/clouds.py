@@ -1,4 +1,4 @@
-"""Which of Azure's clouds is meant, by the same variables as azure-ai-ml's own (``_azure_environments.py``, 1.35)."""
+"""Finds which of Azure's clouds is used, from the same variables as azure-ai-ml (``_azure_environments.py``, 1.35)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Cloud:
 
     Attributes:
         name: Its name.
-        manager: Address of its resource manager, whose tokens the workspace's services take, too.
-        login: Address at which people and programs sign in.
-        machine_learning: The audience of a token for Azure ML itself, which submitting a pipeline takes.
-        storage: What storage accounts' names end with, behind ``blob.`` or ``dfs.``; empty where that is not known.
-        registries: Address at which registries are looked up; empty where that is not known.
+        manager: Address of its resource manager. The workspace's services accept the same tokens.
+        login: Address for signing in.
+        machine_learning: The audience of a token for Azure ML itself, which is needed to submit a pipeline.
+        storage: The end of storage accounts' host names, after ``blob.`` or ``dfs.``; empty where unknown.
+        registries: Address at which registries are looked up; empty where unknown.
     """
 
     name: str
@@ -75,46 +75,46 @@ def is_known(cloud: Cloud) -> bool:
 
 
 def find_cloud(environ: Mapping[str, str] | None = None) -> Cloud:
-    """The cloud of AZUREML_CURRENT_CLOUD, or the one that ARM_CLOUD_METADATA_URL tells of; else the public one.
+    """The cloud of AZUREML_CURRENT_CLOUD, or the one that ARM_CLOUD_METADATA_URL describes; else the public one.
 
     Raises:
         UserError: There is no such cloud.
-        requests.RequestException: It cannot be asked now.
+        requests.RequestException: The description cannot be read now.
     """
     environ = os.environ if environ is None else environ
     named, metadata = environ.get("AZUREML_CURRENT_CLOUD"), environ.get("ARM_CLOUD_METADATA_URL")
     if named in _KNOWN:
         return _KNOWN[named]
     if metadata:
-        found = _told(metadata, named)
+        found = _cloud_from_metadata(metadata, named)
         if found is not None:
             return found
     if named:
         raise UserError(
-            f"AZUREML_CURRENT_CLOUD names no cloud of Azure's: {named}.",
-            f"Set it to one of {', '.join(_KNOWN)}, or ARM_CLOUD_METADATA_URL to the address that tells of it.",
+            f"AZUREML_CURRENT_CLOUD names no cloud of Azure: {named}.",
+            f"Set it to one of {', '.join(_KNOWN)}, or ARM_CLOUD_METADATA_URL to the address that describes it.",
         )
     return _KNOWN["AzureCloud"]
 
 
-def _told(address: str, named: str | None) -> Cloud | None:
-    """The cloud of a name that an address tells of, or else the one that the address itself belongs to."""
+def _cloud_from_metadata(address: str, named: str | None) -> Cloud | None:
+    """The cloud of a name in the metadata at an address; without a name, the cloud that the address belongs to."""
     import requests
 
     with requests.Session() as http:
         listed = as_json(fetch_response(http, address, "", {}), "a list of clouds")
     for one in listed if isinstance(listed, list) else [listed]:
-        told: Mapping[str, Any] = one if isinstance(one, dict) else {}
-        manager = str(told.get("resourceManager") or "").rstrip("/")
-        if manager and (told.get("name") == named if named else manager in address):
-            login, suffixes = told.get("authentication"), told.get("suffixes")
+        entry: Mapping[str, Any] = one if isinstance(one, dict) else {}
+        manager = str(entry.get("resourceManager") or "").rstrip("/")
+        if manager and (entry.get("name") == named if named else manager in address):
+            login, suffixes = entry.get("authentication"), entry.get("suffixes")
             return Cloud(
-                str(told.get("name")),
+                str(entry.get("name")),
                 web_address(manager, "an address"),
                 web_address(login.get("loginEndpoint") if isinstance(login, dict) else None, "an address"),
                 _KNOWN["AzureCloud"].machine_learning,
                 str(suffixes.get("storage") or "") if isinstance(suffixes, dict) else "",
-                # As azure-ai-ml has it for clouds that it does not know.
+                # azure-ai-ml uses the same variable for clouds that it does not know.
                 os.environ.get("REGISTRY_DISCOVERY_ENDPOINT_URL", ""),
             )
     return None

@@ -1,4 +1,4 @@
-"""Files of a container brought into a folder: several at once, large ones in parts, and on from where it broke off."""
+"""Downloads a container's files into a folder: several at once, large ones in parts, and resumes after a failure."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from ...private import make_folder, open_file
 from ..downloads import Blob, Progress, short_digest
 from .storage import Container
 
-#: Requests at once, and bytes of one.
+#: Concurrent requests, and the bytes of one request.
 WORKERS, PART_BYTES = 8, 16 << 20
-#: Seconds between two looks at Ctrl-C.
+#: Seconds between two checks for Ctrl-C.
 _LOOK = 0.2
 
 
 @dataclass
 class _File:
-    """A file that is fetched.
+    """A file that is downloaded.
 
     Attributes:
-        blob: What was listed.
-        target: Where it lies once it is whole.
-        partial: Where it grows.
-        left: The parts that are not here yet.
+        blob: The file, as it was listed.
+        target: Its path when it is complete.
+        partial: Its path until then.
+        missing: The parts that are not here yet.
     """
 
     blob: Blob
     target: Path
     partial: Path
-    left: set[int] = field(default_factory=set)
+    missing: set[int] = field(default_factory=set)
 
     @property
     def journal(self) -> Path:
-        """The numbers of the parts that are here, a line each."""
+        """The file with the numbers of the parts that are here, one per line."""
         return self.partial.with_suffix(".parts")
 
     @property
@@ -51,41 +51,41 @@ class _File:
 
 
 class Download:
-    """A folder on its way. What an earlier command has brought of it stays.
+    """Downloads a folder. It continues what an earlier command has downloaded.
 
     Args:
-        container: Where the files lie.
+        container: The container with the files.
         files: The files, by their paths in the folder.
-        part: The folder's place until it is whole.
-        progress: Told what is here.
+        part: The folder for the download until it is complete.
+        progress: Counts what has arrived.
     """
 
     def __init__(self, container: Container, files: Mapping[str, Blob], part: Path, progress: Progress) -> None:
         self._container, self._files, self._progress = container, files, progress
-        self._whole, self._open = part / "files", part / "open"
+        self._complete, self._in_progress = part / "files", part / "open"
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._failed: list[BaseException] = []
 
-    def here(self) -> int:
-        """Bytes of it that are here already."""
+    def present_bytes(self) -> int:
+        """The number of bytes that are already here."""
         found = 0
         for inside, blob in self._files.items():
             file = self._file(inside, blob)
-            if _is_whole(file):
+            if _is_complete(file):
                 found += blob.size
             else:
-                found += sum(file.bounds(one)[1] - file.bounds(one)[0] for one in _noted(file))
+                found += sum(file.bounds(one)[1] - file.bounds(one)[0] for one in _read_journal(file))
         return found
 
     def run(self) -> Path:
-        """Bring all of it; the folder with the files.
+        """Download everything; returns the folder with the files.
 
         Raises:
-            UserError: It cannot be had. What is here stays for the next time.
+            UserError: The download failed. What has arrived is kept for the next time.
         """
-        make_folder(self._whole)
-        make_folder(self._open)
+        make_folder(self._complete)
+        make_folder(self._in_progress)
         jobs = self._jobs()
         threads = [threading.Thread(target=self._work, args=(jobs,), daemon=True) for _ in range(WORKERS)]
         try:
@@ -98,30 +98,30 @@ class Download:
             self._stopped.set()
         if self._failed:
             raise self._failed[0]
-        shutil.rmtree(self._open)
-        return self._whole
+        shutil.rmtree(self._in_progress)
+        return self._complete
 
     def _file(self, inside: str, blob: Blob) -> _File:
-        return _File(blob, self._whole / inside, self._open / short_digest([inside]))
+        return _File(blob, self._complete / inside, self._in_progress / short_digest([inside]))
 
     def _jobs(self) -> Iterator[tuple[_File, int]]:
-        """What is to be read: parts of files, in the files' order."""
+        """The parts of files to download, in the files' order."""
         for inside, blob in self._files.items():
             file = self._file(inside, blob)
-            if _is_whole(file):
+            if _is_complete(file):
                 self._progress.add(blob.size, 1)
                 continue
             make_folder(file.target.parent)
             if file.parts == 1:
-                file.left = {0}
+                file.missing = {0}
             else:
-                known = _noted(file)
+                known = _read_journal(file)
                 with open_file(file.partial, "ab") as grown:
                     grown.truncate(blob.size)
                 self._progress.add(sum(file.bounds(one)[1] - file.bounds(one)[0] for one in known))
-                file.left = set(range(file.parts)) - known
-            # The set gets smaller while the parts are handed out.
-            for number in sorted(file.left) or [-1]:
+                file.missing = set(range(file.parts)) - known
+            # The set changes during the iteration, so a sorted copy is used.
+            for number in sorted(file.missing) or [-1]:
                 yield file, number
 
     def _work(self, jobs: Iterator[tuple[_File, int]]) -> None:
@@ -133,7 +133,7 @@ class Download:
                     return
                 self._fetch(*job)
         except BaseException as error:
-            # Raised where the others are waited for.
+            # It is raised in the thread that waits.
             self._failed.append(error)
             self._stopped.set()
 
@@ -145,17 +145,17 @@ class Download:
                 if end > start:
                     self._read(file.blob, start, end, target)
                 if file.parts > 1:
-                    # Noted only once it is on the disk.
+                    # A part is recorded only when it is on the disk.
                     target.flush()
                     os.fsync(target.fileno())
         with self._lock:
             if file.parts > 1 and number >= 0:
                 with open_file(file.journal, "a") as journal:
                     journal.write(f"{number}\n")
-            file.left.discard(number)
-            done = not file.left
+            file.missing.discard(number)
+            done = not file.missing
         if done:
-            # What a script writes into it would be taken for the workspace's by the next run.
+            # The next run would take a script's changes to it for the workspace's data.
             file.partial.chmod(0o400)
             os.replace(file.partial, file.target)
             self._progress.add(0, 1)
@@ -171,17 +171,17 @@ class Download:
 
 
 class _Stopped(BaseException):
-    """Another thread has failed, or somebody has pressed Ctrl-C."""
+    """Another thread has failed, or the user has pressed Ctrl-C."""
 
 
-def _is_whole(file: _File) -> bool:
+def _is_complete(file: _File) -> bool:
     try:
         return file.target.stat().st_size == file.blob.size
     except OSError:
         return False
 
 
-def _noted(file: _File) -> set[int]:
+def _read_journal(file: _File) -> set[int]:
     """The parts of a large file that are here."""
     try:
         lines = file.journal.read_text("ascii").split("\n")[:-1]

@@ -1,4 +1,4 @@
-"""Who signs in, by azure-identity: what AML_AUTH says, as with SDK v1."""
+"""Signs in with azure-identity, in the way that AML_AUTH names."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _AZ_SECONDS = 30
 
 
 def make_credential(settings: Settings, cloud: Cloud) -> Any:
-    """What gives tokens: an object with ``get_token(*scopes)``, as every SDK v2 of Azure takes one.
+    """A credential: an object with ``get_token(*scopes)``, as all of Azure's newer SDKs use it.
 
     Args:
         settings: Who signs in.
-        cloud: Where.
+        cloud: The cloud to sign in to.
 
     Raises:
-        UserError: What it needs is missing.
+        UserError: Something that it needs is missing.
     """
     return _Explaining(settings.auth, _sign_in_method(settings, cloud))
 
 
 class _Explaining:
-    """Says in our words why there is no token."""
+    """Wraps a credential, and turns its errors into this program's."""
 
     def __init__(self, auth: str, inner: Any) -> None:
         self._auth, self._inner = auth, inner
@@ -65,7 +65,7 @@ def _sign_in_method(settings: Settings, cloud: Cloud) -> Any:
 
     place = {
         "authority": cloud.login.partition("://")[2].rstrip("/"),
-        # Only the public cloud's service knows which others there are; one of somebody's own is not among them.
+        # Instance discovery asks the public cloud, which does not know custom clouds.
         "disable_instance_discovery": not is_known(cloud),
     }
     if settings.auth == "service-principal":
@@ -80,7 +80,7 @@ def _sign_in_method(settings: Settings, cloud: Cloud) -> Any:
 
 
 class _Interactive:
-    """`az login` where somebody has done that; else a browser, or a code that is typed elsewhere, at a terminal."""
+    """Uses `az login` where the user has run it; else, at a terminal, a browser or a device code."""
 
     def __init__(self, place: Mapping[str, Any]) -> None:
         self._place = place
@@ -96,11 +96,11 @@ class _Interactive:
         try:
             found = az.get_token(*scopes, **more)
         except Exception as error:
-            # No az, or nobody is signed in with it.
+            # az is missing, or nobody is signed in with it.
             if type(error).__module__.partition(".")[0] != "azure":
                 raise
             if not sys.stdin.isatty():
-                # It would open a browser, or wait for a code that nobody types.
+                # It would open a browser, or wait for a code that nobody enters.
                 why = (
                     ""
                     if isinstance(error, identity.CredentialUnavailableError)
@@ -128,7 +128,7 @@ def _show_code(page: str, code: str, _ends: Any) -> None:
 
 
 def _has_browser() -> bool:
-    """Whether a browser can be opened here, other than one in this terminal."""
+    """Whether a graphical browser can be opened here."""
     try:
         return not isinstance(webbrowser.get(), webbrowser.GenericBrowser)
     except webbrowser.Error:
@@ -145,13 +145,13 @@ def require_azure_identity() -> None:
 
     if version_of("azure-identity") is None:
         raise UserError("azure-identity is not installed.", f"Install the extra: {install_command('v2')}")
-    # Without a handler, what they log of a refusal goes to standard error, beside our own two lines.
+    # Without a handler, their log messages would go to standard error beside this program's two lines.
     for name in ("azure", "msal"):
         logging.getLogger(name).addHandler(logging.NullHandler())
 
 
 def _custom_credential(settings: Settings) -> Any:
-    """What `MODULE:FACTORY` in AML_AUTH makes: any of azure-identity's credentials, or one's own."""
+    """The credential that `MODULE:FACTORY` in AML_AUTH makes: one of azure-identity, or the user's own."""
     return call_factory(
         settings,
         lambda made: callable(getattr(made, "get_token", None)),

@@ -1,4 +1,4 @@
-"""What would be submitted, without doing it and without the network."""
+"""Describes what would be submitted, without submitting it and without the network."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _WAYS = {
 def describe_dry_run(
     file: Path, loaded: LoadedJob | None, error: UserError | None, debug: DebugRequest | None, settings: Settings
 ) -> DryJob:
-    """What would be submitted of a job, and all that keeps it from being.
+    """Describe how a job would be submitted, with all errors that prevent it.
 
     Args:
-        file: Its file.
+        file: The job's file.
         loaded: The job; None where it cannot be read.
-        error: What the SDK refuses of it.
-        debug: What is to be debugged of it.
+        error: The SDK's error for it.
+        debug: What is to be debugged.
         settings: The settings.
     """
     errors = list(split_errors(error))
@@ -102,7 +102,7 @@ def _environment(holder: Any) -> str:
 
 
 def _ports(ports: Mapping[str, Any]) -> dict[str, str]:
-    """What each input is bound to."""
+    """The value or expression that each input is bound to."""
     found = {}
     for name, port in ports.items():
         bound = binding(port)

@@ -1,4 +1,4 @@
-"""A run of an experiment as a command job of azure-ai-ml: that of a job file, or made of a run configuration."""
+"""Makes a job of azure-ai-ml for an experiment's run, from a job file or from a run configuration."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from ...flows.pipeline import Wanted
     from .assets import Assets
 
-#: What packages are installed on where nothing is said: Azure ML's own image for CPUs, which has an ssh server.
+#: The default base image: Azure ML's own image for CPUs, which has an SSH server.
 IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04:latest"
-#: Types of data by what the service calls them, in either spelling.
+#: Types of data by the service's names for them, in either spelling.
 _TYPES = {"urifile": "uri_file", "urifolder": "uri_folder", "mltable": "mltable"}
 _REGISTRY = "azureml://registries/"
 
 
 @dataclass(frozen=True)
 class JobInput:
-    """Data that a run takes.
+    """An input of a run.
 
     Attributes:
         type: ``uri_file``, ``uri_folder`` or ``mltable``.
-        path: An absolute path of this machine, or what the workspace calls it.
+        path: An absolute path on this machine, or the data's name in the workspace.
     """
 
     type: str
@@ -58,7 +58,7 @@ def job_from_file(file: Path, name: str, settings: Settings, sdk: Any, wanted: W
         wanted: Values for its inputs.
 
     Raises:
-        UserError: It cannot be read, is not what the SDK takes, or is a pipeline.
+        UserError: It cannot be read, the SDK does not accept it, or it is a pipeline.
     """
     loaded = load(file, settings.project, sdk, wanted, settings.compute_target)
     if not loaded.single:
@@ -78,14 +78,14 @@ def job_from_configuration(
     """The run of a run configuration.
 
     Args:
-        settings: The project, its training environment, and a compute target in the place of the configuration's.
+        settings: The project, its training environment, and a compute target in place of the run configuration's.
         config: The run configuration.
         name: The experiment's name.
         file: The run configuration's file.
-        assets: The workspace's assets, asked for where data is named by them.
+        assets: Returns the workspace's assets; called only where data is given by their names.
 
     Raises:
-        UserError: Its data is not there, or its environment cannot be had in a workspace.
+        UserError: Its data does not exist, or its environment cannot be used in a workspace.
     """
     inputs = {key: _input(key, text, settings.project, assets) for key, text in config.data.items()}
     environment, notes = _environment(settings, config, name)
@@ -116,7 +116,7 @@ def _job(settings: Settings, config: RunConfig, inputs: Mapping[str, JobInput], 
 
 
 def job_command(config: RunConfig) -> str:
-    """The text for bash; the script sees its data where it does on this machine: at $AZUREML_DATAREFERENCE_NAME."""
+    """The command for bash. The script finds its data at $AZUREML_DATAREFERENCE_NAME, as on this machine."""
     places = [f'export AZUREML_DATAREFERENCE_{name}="${{{{inputs.{name}}}}}"' for name in config.data]
     return " && ".join([*places, command(config)])
 
@@ -132,7 +132,7 @@ def _input(key: str, text: str, project: Path, assets: Callable[[], Assets]) -> 
         return JobInput("uri_folder" if path.is_dir() else "uri_file", str(path))
     wanted = parse(text)
     if not isinstance(wanted, AssetName):
-        # Nobody is asked what lies there: whoever submits may not be allowed to read it.
+        # The type is guessed from the name: the user who submits may not be allowed to read the data.
         is_file = bool(PurePosixPath(wanted.path).suffix) and not text.endswith("/")
         return JobInput("uri_file" if is_file else "uri_folder", text)
     asset = assets().find(wanted)
@@ -141,7 +141,7 @@ def _input(key: str, text: str, project: Path, assets: Callable[[], Assets]) -> 
     found = _TYPES.get(kind.replace("_", "").lower())
     if found is None:
         raise UserError(
-            f"The data asset {named} is of the type {kind[:40] or 'none'}, which no input takes.",
+            f"The data asset {named} is of the type {kind[:40] or 'none'}, which no input accepts.",
             "Name another asset, or its files: azureml://datastores/STORE/paths/PATH",
         )
     if named.registry:
@@ -153,17 +153,17 @@ def _input(key: str, text: str, project: Path, assets: Callable[[], Assets]) -> 
 
 
 def _environment(settings: Settings, config: RunConfig, name: str) -> tuple[Any, tuple[str, ...]]:
-    """What it runs in, as the SDK has it; and what of it does not count."""
+    """The environment as an object of the SDK, and notes on what is not used."""
     from azure.ai.ml.entities import BuildContext, Environment
 
-    # In a workspace each run is in a container.
+    # In a workspace, every run is in a container.
     config = replace(config, use_docker=True)
     if config.user_managed and not (config.base_image or config.base_dockerfile):
         config = replace(config, base_image=IMAGE)
     wanted = wanted_environment(settings, config, name, images=True)
     if wanted.reference is not None and wanted.reference.name is not None:
         return _registered(wanted.reference.name), wanted.notes
-    # debugpy goes with the code, so the environment is the same whether it is debugged or not.
+    # debugpy is sent with the code, so the environment is the same with and without debugging.
     asked = cloud_environment(wanted.reference, wanted.settings, debugged=False)
     notes = list(wanted.notes)
     with quiet():
@@ -185,7 +185,7 @@ def _default_dockerfile() -> Path:
 
 
 def _registered(text: str) -> str:
-    """The name of an environment as a job has it: with its version, or the label of the newest one."""
+    """The name of an environment in a job: with its version, or the label of the newest one."""
     text = text.strip()
     if text.startswith("azureml:/"):
         return text

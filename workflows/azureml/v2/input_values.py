@@ -1,4 +1,4 @@
-"""``--input``: values for inputs of a loaded job and of its steps, and for outputs of steps that are left out."""
+"""Sets the values of ``--input``: inputs of a loaded job and its steps, and outputs of steps that are left out."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ...pipelines.yaml_file import did_you_mean
 from .selection import NEEDED, binding, consumers, jobs_of
 
 _ADDRESS = re.compile(r"azureml:|[a-z][a-z0-9+.-]*://")
-_TRUTHS = {"true": True, "false": False}
+_BOOLEANS = {"true": True, "false": False}
 
 
-def give(job: Any, inputs: Mapping[str, str], removed: Collection[str], spare: Collection[str] = ()) -> None:
-    """Give a job what was typed.
+def set_inputs(job: Any, inputs: Mapping[str, str], removed: Collection[str], optional: Collection[str] = ()) -> None:
+    """Set the inputs of a job to what was typed.
 
     Args:
         job: The SDK's job; changed.
         inputs: Texts by ``NAME``, ``STEP.NAME`` or, of a step that is left out, ``STEP.OUTPUT``.
         removed: The steps that are left out.
-        spare: Names that need not be used.
+        optional: Names that may be unused.
 
     Raises:
-        BadValue: A name is none of the job's, or a value does not fit.
-        UserError: Something that a step that is left out would have given is missing.
+        BadValue: The job has no such input, or a value does not fit.
+        UserError: An output of a step that is left out is needed and not given.
     """
     jobs = jobs_of(job)
     for name, text in inputs.items():
@@ -39,7 +39,7 @@ def give(job: Any, inputs: Mapping[str, str], removed: Collection[str], spare: C
         if not ports and len(jobs) == 1 and not step:
             (only,) = jobs.values()
             ports = [(only.inputs, name)] if name in only.inputs else []
-        if not ports and name in spare:
+        if not ports and name in optional:
             continue
         if not ports:
             known = [*job.inputs, *(f"{one}.{port}" for one, node in jobs.items() for port in node.inputs)]
@@ -48,12 +48,12 @@ def give(job: Any, inputs: Mapping[str, str], removed: Collection[str], spare: C
             value = _value(name, text, port[key])
             setattr(port, key, value)
             if port is getattr(job, "inputs", None) and (own := getattr(job, "_job_inputs", None)) is not None:
-                # A job that is no step of a pipeline is submitted with these.
+                # A job that is not a step of a pipeline is submitted with these inputs.
                 own[key] = value
-    _see_given(jobs, removed)
+    _require_missing_outputs(jobs, removed)
 
 
-def _see_given(jobs: Mapping[str, Any], removed: Collection[str]) -> None:
+def _require_missing_outputs(jobs: Mapping[str, Any], removed: Collection[str]) -> None:
     missing = {
         f"{step}.{output}": name
         for name, node in jobs.items()
@@ -68,16 +68,16 @@ def _see_given(jobs: Mapping[str, Any], removed: Collection[str]) -> None:
 
 
 def _value(name: str, text: str, port: Any) -> Any:
-    """What a text stands for, by what the input is."""
+    """The value of a text, for the type of the input."""
     from azure.ai.ml import Input
 
     before = getattr(port, "_data", port)
     meta = getattr(port, "_meta", None)
     kind = str(getattr(before, "type", None) or getattr(meta, "type", None) or "")
     if isinstance(before, bool) or kind == "boolean":
-        if text.lower() not in _TRUTHS:
+        if text.lower() not in _BOOLEANS:
             raise BadValue(f"The input {name} is {text}, which is neither true nor false.", "Give one of them.")
-        return _TRUTHS[text.lower()]
+        return _BOOLEANS[text.lower()]
     if kind in ("integer", "number") or (isinstance(before, (int, float)) and not kind):
         try:
             return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
@@ -91,5 +91,5 @@ def _value(name: str, text: str, port: Any) -> Any:
     if _ADDRESS.match(text):
         return Input(type=kind, path=text, mode=mode)
     if not os.path.exists(text):
-        raise BadValue(f"The input {name} is {text}, which is not there.", "Check the path.")
+        raise BadValue(f"The input {name} is {text}, which does not exist.", "Check the path.")
     return Input(type=kind, path=os.path.abspath(text), mode=mode)

@@ -1,6 +1,6 @@
-"""A job file as azure-ai-ml loads it: its steps as this program knows steps, and the SDK's own job behind them.
+"""Loads a job file with azure-ai-ml: its steps as this program's steps, and the SDK's own job behind them.
 
-What this program would not run itself is the workspace's to run: nothing is refused here that the SDK accepts.
+The workspace also runs jobs that this program could not run itself: nothing that the SDK accepts is refused here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ...pipelines.definition import Pipeline, Step
 from ...pipelines.root import run_name
 from ...pipelines.yaml_file import Value, read_yaml
 from . import validation
-from .input_values import give
+from .input_values import set_inputs
 from .ports import with_ports
 from .sdk_module import quiet
 from .selection import Selection
@@ -30,10 +30,10 @@ from .selection import Selection
 if TYPE_CHECKING:
     from ...flows.pipeline import Wanted
 
-#: What a step is of which only the workspace knows how it is run.
+#: The kind of a step that only the workspace can run.
 OTHER = "other"
 _DISTRIBUTIONS = ("pytorch", "mpi", "tensorflow")
-#: Places of code that are not on this machine.
+#: Prefixes of code that is not on this machine.
 _ELSEWHERE = ("azureml:", "git+", "git://", "http://", "https://")
 
 
@@ -43,12 +43,12 @@ class LoadedJob(Pipeline):
 
     Attributes:
         job: The SDK's job.
-        nodes: The SDK's nodes of the steps that can be debugged, by their names; a job that is no pipeline is its own.
-        undebugged: Why the others cannot be, by name.
-        experiment: The experiment that it is a run of; empty for what was given as a pipeline.
-        shown: That one's command as people see it.
-        needs_compute: Whether it does not run without one.
-        whole: The same before steps were left out of it.
+        nodes: The SDK's nodes of the steps that can be debugged, by name. A single job is its own node.
+        undebugged: Why the other steps cannot be debugged, by name.
+        experiment: The experiment that it is a run of; empty for a pipeline.
+        shown: The experiment's command as it is displayed.
+        needs_compute: Whether it needs a compute target.
+        whole: The same job before steps were left out.
     """
 
     job: Any = field(default=None, compare=False, repr=False)
@@ -60,7 +60,7 @@ class LoadedJob(Pipeline):
     whole: Pipeline | None = field(default=None, compare=False, repr=False)
 
     def with_steps(self, steps: Sequence[Step]) -> Pipeline:
-        """See :class:`Pipeline`; the SDK's nodes get their code."""
+        """See :class:`Pipeline`. The code of the steps is set in the SDK's nodes, too."""
         for step in steps:
             node = self.nodes.get(step.name)
             if node is not None and step.code is not None:
@@ -69,12 +69,12 @@ class LoadedJob(Pipeline):
 
     @property
     def single(self) -> bool:
-        """Whether it is one job, and no pipeline."""
+        """Whether it is a single job rather than a pipeline."""
         return is_single(self.job)
 
 
 def load(file: Path, project: Path, sdk: Any, wanted: Wanted, compute: str | None = None) -> LoadedJob:
-    """Load a file, and as much of it as is wanted, which is what the SDK takes; see :func:`load_and_check`."""
+    """Load the wanted part of a file, and raise the SDK's errors; see :func:`load_and_check`."""
     found, error = load_and_check(file, project, sdk, wanted, compute)
     if error is not None:
         raise error
@@ -84,13 +84,13 @@ def load(file: Path, project: Path, sdk: Any, wanted: Wanted, compute: str | Non
 def load_and_check(
     file: Path, project: Path, sdk: Any, wanted: Wanted, compute: str | None = None
 ) -> tuple[LoadedJob, UserError | None]:
-    """Load a file, and as much of it as is wanted; and what the SDK's own check finds wrong with that.
+    """Load the wanted part of a file; returns it with the SDK's error for it.
 
     Args:
         file: The pipeline, job, component or schedule; or ``FILE.py:FUNCTION``, which makes a pipeline.
         project: The project's folder.
         sdk: The module ``azure.ai.ml``.
-        wanted: What of it.
+        wanted: The steps and inputs that are wanted.
         compute: The compute target for steps of which the file names none.
 
     Raises:
@@ -109,8 +109,8 @@ def load_and_check(
     whole = describe_job(job, name, file)
     selection = Selection(job, whole)
     asked = selection.choose(wanted.only, wanted.skip)
-    # Of what is taken over some may be of no use to the steps that are left.
-    give(job, inputs, selection.removed, wanted.taken.outputs if wanted.taken is not None else ())
+    # Outputs that are taken over from another run need not all be used by the remaining steps.
+    set_inputs(job, inputs, selection.removed, wanted.taken.outputs if wanted.taken is not None else ())
     _name_compute(job, compute)
     loaded = replace(describe_job(job, name, file), asked=asked, whole=whole)
     try:
@@ -138,8 +138,8 @@ def _load(file: Path, root: Value, sdk: Any, source: io.StringIO | None) -> Any:
 
 
 def _scheduled(file: Path) -> Any:
-    """The job that a schedule begins."""
-    # The package's own module has all of these functions but this one.
+    """The job that a schedule starts."""
+    # The package itself exports all of these functions except this one.
     from azure.ai.ml.entities._load_functions import load_schedule
 
     job = load_schedule(str(file)).create_job
@@ -153,19 +153,19 @@ def _scheduled(file: Path) -> Any:
 
 
 def _name_compute(job: Any, compute: str | None) -> None:
-    """Say where a job runs whose file says nothing of it."""
+    """Set the compute target of a job whose file names none."""
     holder, name = (job, "compute") if is_single(job) else (job.settings, "default_compute")
     if compute and holder is not None and not getattr(holder, name, None):
         setattr(holder, name, compute)
 
 
 def describe_job(job: Any, name: str, file: Path) -> LoadedJob:
-    """What is known of a job of the SDK's.
+    """A job of the SDK with its steps as this program's steps.
 
     Args:
         job: The job.
-        name: Its name, for a run's.
-        file: Where it comes from.
+        name: Its name, from which runs are named.
+        file: Its file.
     """
     steps, nodes, undebugged = [], {}, {}
     for step, node in [(name, job)] if is_single(job) else _leaves(job.jobs):
@@ -181,21 +181,21 @@ def describe_job(job: Any, name: str, file: Path) -> LoadedJob:
 
 
 def is_single(job: Any) -> bool:
-    """Whether a job of the SDK's is one job, and no pipeline."""
+    """Whether a job of the SDK is a single job rather than a pipeline."""
     return bool(job.type != "pipeline")
 
 
 def component_of(node: Any) -> Any:
-    """What holds a node's code and command: its component, or a job that is no step of a pipeline itself."""
+    """The object with a node's code and command: its component, or the job itself where it is a single job."""
     component = getattr(node, "component", None)
     return component if component is not None and not isinstance(component, str) else node
 
 
 def code_holders(loaded: LoadedJob) -> Iterator[tuple[str, Any, Any]]:
-    """Name, node, and what holds the code of each step, debugged or not, that is defined on this machine."""
+    """Name, node and code holder of each step that is defined on this machine, debugged or not."""
     job = loaded.job
     for name, node in [(loaded.steps[0].name, job)] if is_single(job) else _leaves(job.jobs):
-        # Of an AutoML job there is no code.
+        # An AutoML job has no code.
         if node.type not in ("command", "parallel", "spark", "sweep"):
             continue
         holder = node.trial if node.type == "sweep" else getattr(node, "component", None) or node
@@ -204,7 +204,7 @@ def code_holders(loaded: LoadedJob) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _leaves(jobs: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every step, those of nested pipelines with the names of these in front."""
+    """Every step. The name of a step of a nested pipeline begins with the nested pipeline's name."""
     for name, node in jobs.items():
         inner = getattr(getattr(node, "component", None), "jobs", None)
         if node.type == "pipeline" and inner:
@@ -275,7 +275,7 @@ def _value(holder: Any, name: str) -> Any:
 
 
 def _count(value: Any, default: int = 1) -> int:
-    """A number of processes or nodes; what only the service knows, such as an expression, counts as the default."""
+    """A number of processes or nodes; an expression, which only the service can evaluate, counts as the default."""
     try:
         return max(0 if default == 0 else 1, int(value))
     except (TypeError, ValueError):

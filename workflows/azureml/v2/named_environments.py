@@ -1,4 +1,4 @@
-"""Environments by name: what a workspace or a registry has under it, as a definition that is built here."""
+"""Finds environments by name in a workspace or a registry, and returns definitions that can be built here."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ..errors import NotFound, Report
 from ..workspace import find_workspace
 from .assets import Asset, Assets
 
-#: ``NAME``, ``NAME:VERSION`` and ``NAME@latest`` with nothing in front, as curated environments are often named.
+#: ``NAME``, ``NAME:VERSION`` and ``NAME@latest`` without a prefix, as curated environments are often named.
 _BARE = re.compile(r"[A-Za-z0-9][\w.-]*(?:[:@][\w.-]+)?", re.ASCII)
 _CONDA_BYTES = 1 << 20
 
 
 def find_definition(reference: EnvironmentReference, settings: Settings, report: Report) -> EnvironmentReference:
-    """What is under an environment's name, at the place of the name.
+    """The definition of a named environment.
 
     Args:
         reference: The name.
@@ -36,11 +36,11 @@ def find_definition(reference: EnvironmentReference, settings: Settings, report:
 
     Raises:
         NotFound: There is none of that name.
-        UserError: It cannot be asked for, or is of a kind that cannot be built here.
+        UserError: It cannot be read, or is of a kind that cannot be built here.
     """
     named = _named(str(reference.name))
     own = find_workspace(settings)
-    # A version stays what it is; which one is the latest does not.
+    # A version never changes, so it is cached; the latest version may change.
     place = [own.subscription_id, own.resource_group, own.workspace, named.registry, named.name]
     known = downloads_folder().parent / "environments-by-name" / f"{short_digest([*place, named.version])}.json"
     kept = read_json(known) if named.version else None
@@ -50,13 +50,13 @@ def find_definition(reference: EnvironmentReference, settings: Settings, report:
             return found
     assets = Assets(settings, report)
     asset = assets.find(named)
-    with sent_by(assets.home(named)):
+    with sent_by(assets.description_of_source(named)):
         properties = _needed(asset)
     context = str(_context(properties["context"], asset, assets, settings)) if properties["context"] else ""
     known = known.with_name(f"{short_digest([*place, asset.named.version])}.json")
     make_folder(known.parent)
     write_json(known, {"properties": properties, "context": context})
-    with sent_by(assets.home(named)):
+    with sent_by(assets.description_of_source(named)):
         found = _defined(properties, context, reference)
     if found is None:
         raise UserError(f"The environment {asset.named} has neither an image nor a build context.", "Name another one.")
@@ -67,7 +67,7 @@ def _named(text_: str) -> AssetName:
     """The environment that a text names.
 
     Raises:
-        NotFound: It is no name of one.
+        NotFound: It is not the name of an environment.
     """
     text_ = text_.strip()
     if _BARE.fullmatch(text_):
@@ -82,7 +82,7 @@ def _named(text_: str) -> AssetName:
 
 
 def _needed(asset: Asset) -> dict[str, str]:
-    """What is needed of an environment's properties."""
+    """The properties of an environment that are needed here, checked."""
     build = asset.properties.get("build")
     told: Mapping[str, Any] = build if isinstance(build, dict) else {}
     image = asset.properties.get("image")
@@ -97,7 +97,7 @@ def _needed(asset: Asset) -> dict[str, str]:
 def _defined(
     properties: Mapping[str, str], context: str, reference: EnvironmentReference
 ) -> EnvironmentReference | None:
-    """The definition; None where there is nothing to build, or not any more."""
+    """The definition; None where there is nothing to build, or its build context is gone."""
     if properties["context"]:
         dockerfile = Path(context, properties["dockerfile"])
         if not context or not dockerfile.is_file():
@@ -126,7 +126,7 @@ def _conda(content: str) -> Mapping[str, Any]:
 
 
 def _context(uri: str, asset: Asset, assets: Assets, settings: Settings) -> Path:
-    """The folder of a build context, brought here."""
+    """Download a build context; returns its folder."""
     from .asset_downloads import AssetDownloader
 
     console = Console(as_json=True)

@@ -1,4 +1,4 @@
-"""Inputs and outputs of a step of the SDK's, as this program knows them: what a run is later compared with."""
+"""Converts the inputs and outputs of an SDK's step to this program's, which later runs are compared with."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def with_ports(step: Step, node: Any, given: Mapping[str, Any], folder: Path) ->
         step: The step.
         node: The SDK's node.
         given: The inputs of the pipeline.
-        folder: That its paths are relative to.
+        folder: The folder that its paths are relative to.
     """
-    # A step of a nested pipeline is named with that one's name in front, as those that it needs are.
+    # The name of a step in a nested pipeline begins with the pipeline's name, as do the names of steps that it needs.
     prefix = step.name.rpartition(".")[0]
     known = given if not prefix else {}
     inputs = {name: _input(port, known, prefix, folder) for name, port in node.inputs.items()}
@@ -47,7 +47,7 @@ def _input(port: Any, given: Mapping[str, Any], prefix: str, folder: Path) -> In
     path = getattr(bound, "path", None)
     if isinstance(path, (str, Path)):
         text = str(path)
-        # Data of the workspace has a name there; a path may be one of this machine.
+        # An address names data of the workspace; anything else is a path on this machine.
         there = re.match(r"[a-z][a-z0-9+.-]+:", text) is not None
         if there:
             return Input(_type(bound, ""), asset=text)

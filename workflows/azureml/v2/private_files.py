@@ -1,7 +1,8 @@
-"""What must not leave this machine with the code of a step that is not debugged.
+"""Keeps private files out of the code that the SDK sends for steps that are not debugged.
 
-The SDK sends such a step's folders itself, with all that no ignore file names. Where it would send this program's own
-files (tokens and keys of runs) or `.env`, it is given a copy without them; the person's folders stay as they are.
+The SDK sends such a step's folders itself, with everything that no ignore file names. Where it would send this
+program's own files (tokens and keys of runs) or `.env`, it gets a copy without them. The user's folders stay as they
+are.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ _IGNORE_FILES = (".amlignore", ".gitignore")
 
 @dataclass(frozen=True)
 class PrivateFiles:
-    """Folders of one step that hold what stays here.
+    """Folders of one step that contain private files.
 
     Attributes:
         step: The step's name.
-        holder: The SDK's object that has its code.
+        holder: The SDK's object with its code.
         node: The SDK's node of the step.
-        code: Its code folder, where that is one of them.
-        includes: Those of its additional includes that are, by their number.
-        context: The folder that its environment is built of, where that is one of them.
-        names: What stays here.
+        code: Its code folder, if that contains private files.
+        includes: Those of its additional includes that contain private files, by their index.
+        context: The build context of its environment, if that contains private files.
+        names: The names of the private files and folders.
     """
 
     step: str
@@ -45,14 +46,14 @@ class PrivateFiles:
 
     @property
     def note(self) -> str:
-        """What is done differently from what the file says."""
+        """The note for the user."""
         return f"the code of {self.step} is sent without {' and '.join(self.names)}, which may hold keys and passwords"
 
     def stage(self, folder: Path) -> None:
-        """Give the SDK copies without them.
+        """Make copies without the private files, and set them in the SDK's objects.
 
         Args:
-            folder: Where the copies go; it is not there yet.
+            folder: The folder for the copies, which does not exist yet.
 
         Raises:
             UserError: A file cannot be read.
@@ -65,7 +66,7 @@ class PrivateFiles:
             for number, source in self.includes.items():
                 copy = folder / str(number) / source.name
                 self._copy(source, copy)
-                # What ends in .zip is the folder of that name, packed by the SDK.
+                # The SDK packs the folder itself where the name ends in .zip.
                 named[number] = f"{copy}.zip" if Path(named[number]).name != source.name else str(copy)
             self.holder.additional_includes = named
 
@@ -74,11 +75,11 @@ class PrivateFiles:
 
             copy, build = folder / "context", self.holder.environment.build
             self._copy(self.context, copy)
-            # Its name is made of what it holds.
+            # A new object is made, since the environment's name depends on its content.
             build = BuildContext(path=str(copy), dockerfile_path=build.dockerfile_path)
             made = Environment(build=build)
             self.holder.environment = made
-            # A command job has it beside its component, too.
+            # A command job has the environment both in its component and in itself.
             if getattr(getattr(self.node, "environment", None), "build", None) is not None:
                 self.node.environment = made
 
@@ -87,17 +88,17 @@ class PrivateFiles:
         stage(folder, source, (), None, None, self.step, limit=None)
         (folder / ".amlignore").unlink()
         for name in _IGNORE_FILES:
-            # The SDK goes by those of the code in the additional includes, too.
+            # The SDK applies the code's ignore files to the additional includes, too.
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
 
 
 def find_private_files(loaded: LoadedJob, staged: tuple[str, ...]) -> list[PrivateFiles]:
-    """The steps whose code the SDK would send with what has to stay here.
+    """Find the steps whose code the SDK would send with private files.
 
     Args:
-        loaded: The job, all of whose steps are looked at, those of nested pipelines and trials among them.
-        staged: The steps whose code is sent as a copy anyway; what their environments are built of is not.
+        loaded: The job. All of its steps are checked, including those of nested pipelines and trials.
+        staged: The steps whose code is sent as a copy anyway: only their build contexts are checked.
     """
     found, seen = [], set[int]()
     for step, node, holder in code_holders(loaded):
@@ -135,7 +136,7 @@ def find_private_files(loaded: LoadedJob, staged: tuple[str, ...]) -> list[Priva
 
 
 def _context(holder: Any, base: Path) -> Path | None:
-    """The folder of this machine that an environment without a name is built of."""
+    """The local build context of an environment without a name; None where there is none."""
     environment = getattr(holder, "environment", None)
     path = getattr(getattr(environment, "build", None), "path", None)
     if not isinstance(path, (str, Path)) or "://" in str(path) or not getattr(environment, "_is_anonymous", False):
@@ -144,7 +145,7 @@ def _context(holder: Any, base: Path) -> Path | None:
 
 
 def _private(root: Path) -> Iterator[str]:
-    """The names below a folder of what has to stay here, and that no ignore file keeps here."""
+    """The names of the private files below a folder that no ignore file excludes."""
     root = Path(os.path.realpath(root))
     excluded = _excluded(root)
     seen: set[str] = set()
@@ -163,11 +164,11 @@ def _private(root: Path) -> Iterator[str]:
 
 
 def _excluded(root: Path) -> Callable[[str], bool]:
-    """What the SDK leaves out of a folder, as the SDK itself decides it."""
+    """Whether the SDK leaves out a file of a folder, as the SDK itself decides."""
     try:
         from azure.ai.ml._utils._asset_utils import get_ignore_file
     except ImportError:
-        # Another release: a copy too many does no harm.
+        # In another release of the SDK, nothing counts as excluded: an unnecessary copy does no harm.
         return lambda path: False
     found = get_ignore_file(root)
     return lambda path: bool(found.is_file_excluded(path))

@@ -1,6 +1,6 @@
-"""azure-ai-ml itself: imported where a job is submitted, by nothing else, and quiet.
+"""Imports azure-ai-ml, which is only needed where a job is submitted, and suppresses its output.
 
-Importing it takes seconds of CPU (2.8 to 3.8 s, 1,717 modules), so it begins while other things are done.
+The import takes seconds of CPU (2.8 to 3.8 s, 1,717 modules), so it runs in the background meanwhile.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DECIDES = "_should_skip_warning"
 
 
 class BackgroundImport:
-    """The SDK, which is imported in the background from the moment at which this is made."""
+    """Imports the SDK in the background, beginning when the object is created."""
 
     def __init__(self) -> None:
         self._error: BaseException | None = None
@@ -36,11 +36,11 @@ class BackgroundImport:
                 warnings.simplefilter("ignore")
                 importlib.import_module(_MODULE)
                 importlib.import_module(f"{_MODULE}.entities")
-        except BaseException as error:  # told by whoever waits
+        except BaseException as error:  # raised by wait()
             self._error = error
 
     def wait(self) -> Any:
-        """The module ``azure.ai.ml``.
+        """Wait for the import; returns the module ``azure.ai.ml``.
 
         Raises:
             UserError: It cannot be imported.
@@ -58,7 +58,7 @@ class BackgroundImport:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what the SDK prints and logs from the screen: remarks on its own experimental classes, mostly.
+    """Suppress what the SDK prints and logs, which is mostly remarks on its own experimental classes.
 
     Before each remark the SDK reads the source of all its callers (`inspect.stack()`), half a second of CPU time in a
     submission. It is spared that.

@@ -1,4 +1,4 @@
-"""Which steps of a loaded pipeline are submitted: those that are wanted and what they need, without those left out."""
+"""Selects the steps of a loaded pipeline to submit: the wanted ones and what they need, without those left out."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _WHOLE_OUTPUT = re.compile(r"\$\{\{\s*parent\.outputs\.([\w-]+)\s*\}\}")
 
 
 def jobs_of(job: Any) -> Mapping[str, Any]:
-    """The steps of a job of the SDK's; none of one that is no pipeline."""
+    """The steps of a pipeline of the SDK; empty for a single job."""
     found: Mapping[str, Any] = job.jobs if job.type == "pipeline" else {}
     return found
 
 
 class Selection:
-    """Takes steps out of a job of the SDK's.
+    """Removes steps from a job of the SDK.
 
     Args:
-        job: The SDK's job; changed.
-        loaded: What is known of it.
+        job: The SDK's job, which is changed.
+        loaded: The job with this program's steps.
 
     Attributes:
-        removed: Names of the top-level steps that have been taken out.
+        removed: Names of the top-level steps that were removed.
     """
 
     def __init__(self, job: Any, loaded: LoadedJob) -> None:
@@ -39,9 +39,9 @@ class Selection:
         self.removed: set[str] = set()
 
     def choose(self, only: Sequence[str], skip: Sequence[str]) -> tuple[str, ...]:
-        """Keep what is wanted.
+        """Keep the wanted steps.
 
-        Of a pipeline that is nested in it, all is kept where something of it is wanted.
+        A nested pipeline is kept completely where one of its steps is wanted.
 
         Args:
             only: Steps that are wanted, with what they need; empty for all.
@@ -51,21 +51,21 @@ class Selection:
             The full names of the steps that were asked for; empty where all were.
 
         Raises:
-            UserError: There is none of such a name, or several.
+            UserError: No step, or more than one step, has such a name.
         """
         if not (only or skip):
             return ()
-        asked = [name for text in only for name in self._found(text)]
+        asked = [name for text in only for name in self._matching_steps(text)]
         if not self._jobs:
             return tuple(asked)
-        left = {self._top(name) for text in skip for name in self._found(text)}
+        left_out = {self._top_level_step(name) for text in skip for name in self._matching_steps(text)}
         for text in skip:
-            if self._top(text) != text and text not in self._jobs:
+            if self._top_level_step(text) != text and text not in self._jobs:
                 raise UserError(
                     f"{text} is a step of a nested pipeline, which is submitted to a workspace as it is.",
-                    f"Leave the whole one out: --skip {self._top(text)}",
+                    f"Leave the whole one out: --skip {self._top_level_step(text)}",
                 )
-        kept = self._needed({self._top(name) for name in asked} or set(self._jobs), left)
+        kept = self._needed({self._top_level_step(name) for name in asked} or set(self._jobs), left_out)
         for name in list(self._jobs):
             if name not in kept:
                 del self._job.jobs[name]
@@ -78,8 +78,8 @@ class Selection:
                 del self._job.outputs[name]
         return tuple(dict.fromkeys(asked))
 
-    def _found(self, text: str) -> list[str]:
-        """The steps of a name, of the last part of one, or of a nested pipeline."""
+    def _matching_steps(self, text: str) -> list[str]:
+        """The steps with a name, with a name that ends so, or in a nested pipeline of that name."""
         names = [step.name for step in self._loaded.steps]
         if text in names:
             return [text]
@@ -92,18 +92,20 @@ class Selection:
             raise UserError(f"Several steps are called {text}: {called}.", "Name one of them in full: --step NAME")
         raise NoStep(text, names)
 
-    def _top(self, name: str) -> str:
-        """The step of the pipeline itself that a step is in."""
+    def _top_level_step(self, name: str) -> str:
+        """The top-level step that a step is in."""
         return name if name in self._jobs else name.partition(".")[0]
 
-    def _needed(self, wanted: set[str], left: set[str]) -> set[str]:
-        kept, waiting = set[str](), list(wanted - left)
+    def _needed(self, wanted: set[str], left_out: set[str]) -> set[str]:
+        kept, waiting = set[str](), list(wanted - left_out)
         while waiting:
             name = waiting.pop()
             if name in kept or name not in self._jobs:
                 continue
             kept.add(name)
-            waiting += [one for one, _output in NEEDED.findall(_bindings(self._jobs[name].inputs)) if one not in left]
+            waiting += [
+                one for one, _output in NEEDED.findall(_bindings(self._jobs[name].inputs)) if one not in left_out
+            ]
         return kept
 
 

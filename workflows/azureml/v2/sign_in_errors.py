@@ -1,6 +1,6 @@
-"""Why a sign-in is refused, said in our two lines: by what Microsoft Entra's number for it means.
+"""Explains in this program's two lines why a sign-in was refused, from Microsoft Entra's error number.
 
-The numbers are those of the Microsoft identity platform (reference-error-codes).
+The numbers are documented by the Microsoft identity platform (reference-error-codes).
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _REMEDIES = {
     **dict.fromkeys(("50076", "50078", "50079", "50132", "50133", "50173", "70043", "700082", "700084"), _AGAIN),
     **dict.fromkeys(("53000", "53003", "530003"), "Your organisation's rules refuse it: ask its administrator."),
 }
-#: What msal says of a tenant that there is not: it has no number.
+#: msal's message for a tenant that does not exist: it has no number.
 _NO_TENANT = "Unable to get authority configuration"
 
 
 def explain_sign_in_error(auth: str, error: Exception) -> Exception:
-    """Our error for one that a credential raises.
+    """The UserError for an error that a credential raised.
 
     Args:
-        auth: What AML_AUTH says.
+        auth: The value of AML_AUTH.
         error: What was raised.
 
     Returns:
-        The error itself where it may pass, such as a connection that failed.
+        The error itself where it is transient, such as a failed connection.
     """
     if isinstance(error, UserError) or is_transient(error):
         return error
@@ -63,6 +63,6 @@ def _own(auth: str, error: Exception, words: str) -> UserError:
 
 
 def _plain(words: str) -> str:
-    """Without what only Microsoft's support can use."""
+    """The message without the parts that only Microsoft's support can use."""
     words = words.removeprefix("Authentication failed: ")
     return re.sub(r"\s*Trace ID: .*", "", words, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""Containers of a storage account by plain REST: their files listed page by page, and read in parts."""
+"""Reads containers of a storage account by plain REST: lists their files page by page, and reads files in parts."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from ..errors import NotAllowed, NotFound, Report, attempt, status_of
 from ..limited_requests import SILENCE_SECONDS
 from .storage_keys import VERSION, Key
 
-#: Files of one page of a listing, the most that the service gives, and bytes that such a page can have.
+#: Files on one page of a listing (the most that the service returns), and the most bytes of such a page.
 PAGE, _PAGE_BYTES = 5000, 64 << 20
-#: Files of one place. Their listing is kept in memory.
+#: The most files of one listing, which is kept in memory.
 MOST_FILES = 5_000_000
 _PART = 1 << 18
-#: A storage account's address: of its blobs, or of the same as files and folders (Data Lake Storage Gen2).
+#: A storage account's host: for blobs, or for the same content as files and folders (Data Lake Storage Gen2).
 _HOST = re.compile(
     r"(?P<account>[a-z0-9][a-z0-9-]*)(?:\.z\d+)?\.(?P<kind>blob|dfs)\.(?P<suffix>[\w.:-]+)", re.IGNORECASE
 )
-#: Statuses of what is not open to whoever asked, and how many signatures one request tries.
+#: Statuses of a refused request, and the number of signatures that one request tries.
 _REFUSED, _SIGNATURES = (401, 403, 404, 409), 3
 
 
 class Changed(UserError):
-    """A file is not what was listed any more."""
+    """A file has changed since it was listed."""
 
 
 class Container:
@@ -42,7 +42,7 @@ class Container:
         account: The account's address for blobs, as in ``https://ACCOUNT.blob.core.windows.net``.
         name: The container's name.
         key: Signs the requests.
-        what: What it is called in a message.
+        what: Its name in messages.
     """
 
     def __init__(self, account: str, name: str, key: Key, what: str) -> None:
@@ -54,11 +54,11 @@ class Container:
         self._lock = threading.Lock()
         self._local = threading.local()
 
-    def listed(self, prefix: str, report: Report) -> Iterator[Blob]:
-        """The files whose paths begin so; folders are none.
+    def list_blobs(self, prefix: str, report: Report) -> Iterator[Blob]:
+        """The files whose paths begin with a prefix, without folders.
 
         Args:
-            prefix: What they begin with.
+            prefix: The prefix.
             report: Called with what is being waited for.
 
         Raises:
@@ -80,14 +80,14 @@ class Container:
             if count % (20 * PAGE) < PAGE:
                 report(f"listing {self.what}: {count:,} files")
 
-    def one(self, name: str, report: Report) -> Blob | None:
-        """A file by its name; None where there is none. Where files are public, a listing need not be.
+    def find_blob(self, name: str, report: Report) -> Blob | None:
+        """A file by its name; None where there is none. This works for public files whose container cannot be listed.
 
         Raises:
-            UserError: It cannot be asked for.
+            UserError: The request failed.
         """
 
-        def asked() -> Blob | None:
+        def request() -> Blob | None:
             with self._open("HEAD", self._address(name), {}) as answer:
                 length = answer.headers.get("Content-Length", "")
                 if answer.headers.get("x-ms-meta-hdi_isfolder", "").lower() == "true" or not length.isdigit():
@@ -95,28 +95,28 @@ class Container:
                 return Blob(name, size(int(length), "a file's size"), answer.headers.get("ETag", "").strip('"'))
 
         try:
-            found: Blob | None = self._attempt(asked, f"reading {self.what}", report)
+            found: Blob | None = self._attempt(request, f"reading {self.what}", report)
         except NotFound:
             return None
         return found
 
-    def read(self, blob: Blob, start: int, end: int, take: Callable[[bytes], None], report: Report) -> None:
-        """Read a part of a file, from where it broke off where the connection does.
+    def read(self, blob: Blob, start: int, end: int, write: Callable[[bytes], None], report: Report) -> None:
+        """Read a part of a file. After a lost connection, it continues where it stopped.
 
         Args:
-            blob: What was listed.
-            start: Its first byte.
-            end: The one behind its last.
-            take: Handed the bytes in their order.
+            blob: The file, as it was listed.
+            start: The offset of the first byte.
+            end: The offset after the last byte.
+            write: Called with the bytes in order.
             report: Called with what is being waited for.
 
         Raises:
-            Changed: It is not what was listed.
+            Changed: It has changed since it was listed.
             UserError: It cannot be read.
         """
         at = start
 
-        def go_on() -> None:
+        def read_rest() -> None:
             nonlocal at
             headers = {"Range": f"bytes={at}-{end - 1}", "If-Match": f'"{blob.version}"'}
             with self._open("GET", self._address(blob.name), headers) as answer:
@@ -125,7 +125,7 @@ class Container:
                 for part in _parts(answer):
                     if at + len(part) > end:
                         raise Refused("more of a file than was asked for", self.what)
-                    take(part)
+                    write(part)
                     at += len(part)
             if at < end:
                 raise requests.ConnectionError(f"it ended {end - at} bytes early")
@@ -133,14 +133,14 @@ class Container:
         while at < end:
             before = at
             try:
-                self._attempt(go_on, f"reading {blob.name} of {self.what}", report)
+                self._attempt(read_rest, f"reading {blob.name} of {self.what}", report)
             except UserError as error:
                 if status_of(error) in (404, 412, 416):
                     raise Changed(
                         f"{blob.name} of {self.what} has changed while it was read.",
                         "Run this again once it is written.",
                     ) from error
-                # What has made its way is tried for as long again.
+                # After progress, the time limit for retries starts again.
                 if at == before or isinstance(error, Refused) or status_of(error) is not None:
                     raise
 
@@ -159,7 +159,8 @@ class Container:
 
     def _not_allowed(self, error: UserError) -> UserError:
         response = next(
-            (one for one in (getattr(each, "response", None) for each in _causes(error)) if one is not None), None
+            (one for one in (getattr(each, "response", None) for each in _causes(error)) if one is not None),
+            None,
         )
         code = str(getattr(response, "headers", {}).get("x-ms-error-code", ""))
         return NotAllowed(
@@ -178,22 +179,22 @@ class Container:
         return bytes(content)
 
     def _open(self, method: str, address: str, headers: dict[str, str]) -> requests.Response:
-        """The answer to a request; where it is refused, to one with the next signature that there is.
+        """The response to a request. Where it is refused, the next available signature is tried.
 
         Raises:
-            requests.RequestException: It is refused, or there is none.
+            requests.RequestException: The request was refused or failed.
         """
         for left in reversed(range(_SIGNATURES)):
             signed = {"x-ms-version": VERSION, "Accept-Encoding": "identity", **headers}
             with self._lock:
                 turn, place = self._turn, self._key.sign(method, address, signed)
-            # A redirection would be handed the signature.
+            # Redirections are not followed, since the other host would receive the signature.
             answer = self._http().request(
                 method, place, headers=signed, timeout=SILENCE_SECONDS, stream=True, allow_redirects=False
             )
             if 200 <= answer.status_code < 300:
                 return answer
-            # What the service says of it, in few bytes.
+            # The service's error message is short.
             answer._content = answer.raw.read(1 << 16, decode_content=True)
             answer.close()
             if left and answer.status_code in _REFUSED and self._next(turn):
@@ -203,9 +204,9 @@ class Container:
         raise requests.HTTPError(f"it answers {answer.status_code}", response=answer)
 
     def _next(self, turn: int) -> bool:
-        """Whether there is another signature than that of a turn; another thread may have come first."""
+        """Whether there is a newer signature than that of a turn; another thread may have requested it already."""
         with self._lock:
-            if self._turn == turn and self._key.again():
+            if self._turn == turn and self._key.try_next_credential():
                 self._turn += 1
             return self._turn != turn
 
@@ -213,13 +214,13 @@ class Container:
         found: requests.Session | None = getattr(self._local, "http", None)
         if found is None:
             found = self._local.http = requests.Session()
-            # A .netrc is none of the workspace's business, and would take the place of a signature.
+            # Otherwise requests would use a .netrc file, whose credentials would replace the signature.
             found.auth = _signed_already
         return found
 
 
 def account_of(address: str) -> tuple[str, str, str] | None:
-    """Account, kind and suffix of the host of a storage account's address; None where it is none of those."""
+    """Account, kind and suffix of a storage account's host; None for another host."""
     found = _HOST.fullmatch(address)
     return (found["account"].lower(), found["kind"].lower(), found["suffix"].lower()) if found else None
 
@@ -235,7 +236,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _parts(answer: requests.Response) -> Iterator[bytes]:
-    """An answer's bytes as they are, whatever encoding the file itself is said to have."""
+    """A response's bytes without decoding, whatever content encoding the file has."""
     from urllib3.exceptions import HTTPError
 
     try:
@@ -245,7 +246,7 @@ def _parts(answer: requests.Response) -> Iterator[bytes]:
 
 
 def _blobs(content: bytes) -> tuple[list[Blob], str]:
-    """The files of one page, and where the next one begins; empty for the last."""
+    """The files on one page, and the marker of the next page, which is empty on the last page."""
     if b"<!DOCTYPE" in content[:1000] or b"<!ENTITY" in content:
         raise Refused("a listing with definitions of its own", "The storage account")
     try:
@@ -260,7 +261,7 @@ def _blobs(content: bytes) -> tuple[list[Blob], str]:
             name = unquote(name)
         about = {one.tag.lower(): (one.text or "").strip() for one in node.iterfind("Properties/*")}
         marks = {one.tag.lower(): (one.text or "").strip().lower() for one in node.iterfind("Metadata/*")}
-        # With a hierarchical namespace folders are listed too: as empty blobs, marked as such.
+        # With a hierarchical namespace, folders are listed as well: as empty blobs with a mark.
         if name.endswith("/") or marks.get("hdi_isfolder") == "true" or about.get("resourcetype") == "directory":
             continue
         length = about.get("content-length", "")

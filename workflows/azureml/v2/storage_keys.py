@@ -1,4 +1,4 @@
-"""How requests to a storage account are signed: not at all, by a signature, a token, or the account's key."""
+"""Signs requests to a storage account: with nothing, a shared access signature, a token, or the account's key."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from ...redaction import keep_secret
 VERSION = "2021-08-06"
 #: The scope of tokens for every storage account, in every cloud.
 SCOPE = "https://storage.azure.com/.default"
-#: Seconds before its end from which a token is not used any more.
+#: Seconds before its expiry from which a token is no longer used.
 _EARLY = 120.0
 
 
 class Key(Protocol):
-    """What signs requests; several threads may ask at once."""
+    """Signs requests. Several threads may use it at once."""
 
     def sign(self, method: str, address: str, headers: dict[str, str]) -> str:
-        """Add the signature to a request's headers, or to its address, which is returned."""
+        """Add the signature to a request's headers or to its address; returns the address."""
 
-    def again(self) -> bool:
-        """After a refusal: whether there is another signature to try."""
+    def try_next_credential(self) -> bool:
+        """Switch to another signature after a refusal; returns whether there is one."""
 
 
 class Signature:
-    """A shared access signature, which ends after an hour or so.
+    """A shared access signature, which expires after about an hour.
 
     Args:
-        query: The signature, as a part of an address.
-        renew: Asks for another one; None where there is no other.
+        query: The signature, as the query of an address.
+        renew: Requests another one; None where that is not possible.
     """
 
     def __init__(self, query: str, renew: Callable[[], str] | None = None) -> None:
@@ -52,7 +52,7 @@ class Signature:
         """See :class:`Key`."""
         return f"{address}{'&' if '?' in address else '?'}{self._query}"
 
-    def again(self) -> bool:
+    def try_next_credential(self) -> bool:
         """See :class:`Key`."""
         if self._renew is None:
             return False
@@ -64,10 +64,10 @@ class Signature:
 
 
 class Token:
-    """Whoever is signed in.
+    """A token of the signed-in user.
 
     Args:
-        credential: Gives tokens.
+        credential: Provides tokens.
     """
 
     def __init__(self, credential: Any) -> None:
@@ -82,7 +82,7 @@ class Token:
         headers["Authorization"] = f"Bearer {token.token}"
         return address
 
-    def again(self) -> bool:
+    def try_next_credential(self) -> bool:
         """See :class:`Key`."""
         return False
 
@@ -118,29 +118,29 @@ class AccountKey:
         headers["Authorization"] = f"SharedKey {self._account}:{base64.b64encode(signed).decode()}"
         return address
 
-    def again(self) -> bool:
+    def try_next_credential(self) -> bool:
         """See :class:`Key`."""
         return False
 
 
-class Anyone:
-    """Nobody, as public data is read; where that is refused, whoever may be asked next.
+class Anonymous:
+    """No signature, for public data; after a refusal, another key is used.
 
     Args:
-        then: Who that is; None for nobody.
+        fallback: The key after a refusal; None for no other.
     """
 
-    def __init__(self, then: Key | None = None) -> None:
-        self._now: Key | None = None
-        self._then = then
+    def __init__(self, fallback: Key | None = None) -> None:
+        self._current: Key | None = None
+        self._fallback = fallback
 
     def sign(self, method: str, address: str, headers: dict[str, str]) -> str:
         """See :class:`Key`."""
-        return address if self._now is None else self._now.sign(method, address, headers)
+        return address if self._current is None else self._current.sign(method, address, headers)
 
-    def again(self) -> bool:
+    def try_next_credential(self) -> bool:
         """See :class:`Key`."""
-        if self._now is not None:
-            return self._now.again()
-        self._now = self._then
-        return self._now is not None
+        if self._current is not None:
+            return self._current.try_next_credential()
+        self._current = self._fallback
+        return self._current is not None

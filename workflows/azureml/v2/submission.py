@@ -1,8 +1,9 @@
-"""A job on its way to a workspace by SDK v2: what is changed of the steps that are debugged, and the submission.
+"""Submits a job to a workspace by SDK v2, after changing the steps that are debugged.
 
-Of such a step its code folder (a staged copy, with the debuggee), its command (handed to node.py as a here-document),
-its services (one more, for SSH), one environment variable and whether it may be reused are changed; in the SDK's
-objects, never in the person's files. The copies are the same bytes from run to run: code is sent once.
+For a debugged step, these are changed: its code folder (a staged copy with the debuggee), its command (passed to
+node.py as a here-document), its services (one more, for SSH), one environment variable, and whether it may be reused.
+Only the SDK's objects are changed, never the user's files. The copies have the same bytes in every run, so code is sent
+once.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from .private_files import PrivateFiles, find_private_files
 from .sdk_module import quiet
 from .workspace import JOBS_VERSION, Workspace
 
-#: How a step is told how it is debugged; see debuggee/node.py.
+#: The variable with a step's debug settings; see debuggee/node.py.
 STEP = "AZUREML_DEBUG_STEP"
 _LAUNCHER = "@azureml_debug:debuggee@/inject/launch.py"
 
@@ -51,7 +52,7 @@ class JobSubmission:
 
     Args:
         loaded: The job.
-        debug: What is to be debugged of it.
+        debug: What is to be debugged.
         settings: The settings.
 
     Attributes:
@@ -65,15 +66,15 @@ class JobSubmission:
         self._loaded, self._settings = loaded, settings
         if debug is not None:
             debug = replace(debug, steps=self._debuggable(debug.steps))
-        #: What is debugged: steps by name.
+        #: What is debugged, with the names of the steps.
         self.debug = debug
         self.allotted: Allotted = {}
-        # As the files say: once it is submitted, all of them are ids.
+        # They are read now, as the files name them: after the submission, all of them are ids.
         self._environments = {name: _environment(node) for name, node in loaded.nodes.items()}
-        # An experiment's code is mostly the project's folder, where this program's own files are as well.
+        # An experiment's code is usually the project's folder, which also contains this program's own files.
         staged = debug.steps if debug is not None else tuple(loaded.nodes) if loaded.experiment else ()
         self._staged = staged
-        self._kept: list[PrivateFiles] = find_private_files(loaded, staged)
+        self._private_files: list[PrivateFiles] = find_private_files(loaded, staged)
 
     def _debuggable(self, asked: tuple[str, ...]) -> tuple[str, ...]:
         loaded = self._loaded
@@ -99,8 +100,8 @@ class JobSubmission:
 
     @property
     def notes(self) -> list[str]:
-        """What is done differently from what the file says."""
-        found = [*self._loaded.notes, *(one.note for one in self._kept)]
+        """Notes on what is done differently from the file."""
+        found = [*self._loaded.notes, *(one.note for one in self._private_files)]
         if self.debug is not None and not self._loaded.asked:
             found += [f"{name} is not debugged: {reason}" for name, reason in self._loaded.undebugged.items()]
         chosen = self._settings.compute_target
@@ -125,8 +126,8 @@ class JobSubmission:
 
         Args:
             run: The run's record, in whose folder they are.
-            token: What the gates of its steps ask for; empty where they ask for nothing. Its digest goes along.
-            workspace: Where it runs.
+            token: The token that the gates of its steps require; empty for none. Only its digest is sent.
+            workspace: The workspace.
 
         Raises:
             UserError: A step's code cannot be sent.
@@ -135,8 +136,8 @@ class JobSubmission:
 
         self._check_compute(workspace)
         self._choose_compute()
-        for kept in self._kept:
-            kept.stage(run.folder / "snapshots" / "kept here" / kept.step)
+        for files in self._private_files:
+            files.stage(run.folder / "snapshots" / "kept here" / files.step)
         if not self._staged:
             return
         debugged = self.debug is not None
@@ -150,19 +151,19 @@ class JobSubmission:
                 continue
             if step.code is not None and not step.code.exists():
                 raise UserError(
-                    f"The code of step {name} is not there: {shown(step.code)}.",
+                    f"The code of step {name} does not exist: {shown(step.code)}.",
                     "Correct `code`.",
                     file=shown(step.file),
                 )
             folder = run.folder / "snapshots" / name
             stage(folder, step.code, step.includes, None, debugpy_folder(cache_folder()) if debugged else None, name)
             if debugged:
-                self._change(node, step, folder, self._told(step, digest, client), key)
+                self._make_debuggable(node, step, folder, self._step_settings(step, digest, client), key)
             else:
                 component_of(node).code = str(folder)
 
     def _check_compute(self, workspace: Workspace) -> None:
-        """Check that the compute targets are there, before anything is sent; where they may be listed."""
+        """Check that the compute targets exist before anything is sent, if the user may list them."""
         access = workspace.access()
         asked = Manager(access.manager, access.authorization, lambda line: None)
         try:
@@ -180,7 +181,7 @@ class JobSubmission:
                 f"Name it with --compute-target or AML_COMPUTE_TARGET: {', '.join(names) or 'there is none yet'}.",
             )
         for name in wanted:
-            # An address, or what is no compute of the workspace's own.
+            # An address and these names do not stand for a compute target of the workspace.
             if "/" in name or name.lower() in ("serverless", "local", *(one.lower() for one in names)):
                 continue
             raise compute_not_found(name, names, file=None if chosen else self._loaded.file)
@@ -197,30 +198,30 @@ class JobSubmission:
             if isinstance(getattr(node, "compute", None), str):
                 node.compute = chosen
 
-    def _change(self, node: Any, step: Step, folder: Path, told: dict[str, Any], key: str) -> None:
+    def _make_debuggable(self, node: Any, step: Step, folder: Path, settings_json: dict[str, Any], key: str) -> None:
         holder = component_of(node)
-        holder.code, holder.command = str(folder), _handed_on(debugged_command(step.command, _LAUNCHER))
+        holder.code, holder.command = str(folder), _here_document(debugged_command(step.command, _LAUNCHER))
         if hasattr(holder, "additional_includes"):
-            # They are in the copy.
+            # The copy contains them.
             holder.additional_includes = []
         if holder is not node:
-            # A step that is debugged has to run.
+            # A debugged step must run, so its result must not be reused.
             holder._is_deterministic = False
-        text = json.dumps(told, sort_keys=True)
+        text = json.dumps(settings_json, sort_keys=True)
         node.environment_variables = {**(node.environment_variables or {}), STEP: text}
         if key:
             from azure.ai.ml.entities import SshJobService
 
             node.services = {**(node.services or {}), SERVICE: SshJobService(ssh_public_keys=key, nodes="all")}
 
-    def _told(self, step: Step, digest: str, client: str | None) -> dict[str, Any]:
-        """What node.py is told."""
+    def _step_settings(self, step: Step, digest: str, client: str | None) -> dict[str, Any]:
+        """The settings for node.py."""
         debug, settings = self.debug, self._settings
         assert debug is not None
         story = "experiment" if self._loaded.experiment else "pipeline"
         variables = debuggee_variables(step, self.allotted[step.name], debug, settings, digest, story)
         if self._settings.reach != "network":
-            # Whoever comes, comes through the container itself: no port is open on the cluster's network.
+            # Connections come through the container itself, so no port is opened on the cluster's network.
             variables |= {"AZUREML_DEBUGGEE_HOST": "127.0.0.1", "AZUREML_DEBUGGEE_ADDRESS": "127.0.0.1"}
         return {
             "client": published_option(step.command, "--remote_debug_client_ip") or client,
@@ -233,16 +234,16 @@ class JobSubmission:
     def start(
         self, run: RunRecord, place: RunLocation, workspace: Workspace, report: Callable[[str], None]
     ) -> RunLocation:
-        """Submit it.
+        """Submit the job.
 
         Args:
             run: The run's record.
-            place: The workspace.
-            workspace: The same.
+            place: The location of the workspace.
+            workspace: The workspace.
             report: Called with each line of progress.
 
         Returns:
-            Where the run is; also kept in its folder, before anything can interrupt this.
+            The run's location. It is saved in the run's folder before an interrupt can lose it.
 
         Raises:
             UserError: It cannot be submitted.
@@ -258,7 +259,7 @@ class JobSubmission:
             or "pipeline"
         )
         job.tags = {**(job.tags or {}), "azureml_debug.run": run.folder.name}
-        # Its name is known before it is there: interrupted, what there may be of it can be ended.
+        # The name is chosen before the job exists, so that an interrupted submission can be canceled.
         place = replace(
             place,
             run_id=job.name,
@@ -276,7 +277,7 @@ class JobSubmission:
         return place
 
     def _create(self, client: Any, run: RunRecord, place: RunLocation) -> None:
-        """Send it; done again with the same name, it is the same job."""
+        """Create the job. A retry has the same name, so it creates no second job."""
         save_location(run.folder, place)
         with received.sent_by(f"The workspace {place.workspace}"):
             made = client.jobs.create_or_update(self._loaded.job)
@@ -285,11 +286,11 @@ class JobSubmission:
             run.run_id = made.name
 
     def plan(self) -> Plan:
-        """What is submitted, as other commands look it up."""
+        """The plan of what is submitted, which other commands read."""
         return make_plan(self._loaded, self.allotted, self.debug, self._settings, self._environments)
 
     def records(self) -> list[StepRecord]:
-        """The steps, as they are before anything is known of them."""
+        """The initial records of the steps."""
         if self._loaded.experiment:
             (step,) = self._loaded.steps
             names = experiment_configuration_names(step.ranks, self.allotted.get(step.name, {}))
@@ -298,7 +299,7 @@ class JobSubmission:
 
 
 def _environment(node: Any) -> str:
-    """What a step's environment is: its name, or the digest of its definition."""
+    """A step's environment: its name, or a digest of its definition."""
     found = getattr(component_of(node), "environment", None)
     if found is None or isinstance(found, str):
         return found or ""
@@ -307,9 +308,9 @@ def _environment(node: Any) -> str:
     return hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _handed_on(command: str) -> str:
-    """A command as a here-document for node.py: bash hands it on byte for byte, once the service has filled it in."""
+def _here_document(command: str) -> str:
+    """A command as a here-document for node.py. The service replaces expressions in it; bash passes it on unchanged."""
     mark = f"AZUREML_DEBUG_{hashlib.sha256(command.encode()).hexdigest()[:16].upper()}"
     python = "$(command -v python || command -v python3)"
-    # In the shell's place: a signal reaches it, and its end is the step's.
+    # `exec` replaces the shell, so that signals reach Python and its exit ends the step.
     return f'exec "{python}" {SCRIPT} "$0" 3<<\'{mark}\'\n{command}\n{mark}'

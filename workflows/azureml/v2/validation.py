@@ -1,4 +1,4 @@
-"""What the SDK says is wrong with a job file, in our two lines and with the file's own lines."""
+"""Turns the SDK's errors in a job file into this program's two lines, with the lines of the file."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ...pipelines.problems import combine_errors
 from ...pipelines.yaml_file import Value
 
 _REMEDY = "Correct it; the schema: https://learn.microsoft.com/azure/machine-learning/reference-yaml-overview"
-#: Letters of one of the SDK's messages.
+#: The most characters of one of the SDK's messages.
 _LETTERS = 300
 
 
 @contextlib.contextmanager
 def explain_errors(root: Value, file: Path, project: Path) -> Iterator[None]:
-    """Say what the SDK raises while it loads a file.
+    """Turn what the SDK raises while it loads a file into UserErrors.
 
-    Where this program's own reader finds something wrong as well, its words and places are used: the SDK says of a
-    step whose code is not there that it has no component.
+    Where this program's own reader finds errors as well, those are raised: for a step with missing code, for example,
+    the SDK only says that it has no component.
 
     Args:
         root: The file's content.
@@ -32,7 +32,7 @@ def explain_errors(root: Value, file: Path, project: Path) -> Iterator[None]:
         project: The project's folder.
 
     Raises:
-        UserError: What is wrong.
+        UserError: The file has errors.
     """
     try:
         yield
@@ -45,11 +45,11 @@ def explain_errors(root: Value, file: Path, project: Path) -> Iterator[None]:
             _found, ours = reader.survey(file, cloud=True, project=project)
             if ours is not None:
                 raise ours from error
-        raise combine_errors(_of_text(str(error), root)) from error
+        raise combine_errors(_errors_in_text(str(error), root)) from error
 
 
 def check(job: Any, root: Value) -> None:
-    """Have the SDK check a job.
+    """Check a job with the SDK.
 
     Raises:
         UserError: It would refuse it.
@@ -59,33 +59,33 @@ def check(job: Any, root: Value) -> None:
         raise combine_errors(list(_errors(result._to_dict(), root)))
 
 
-def _of_text(text: str, root: Value) -> list[UserError]:
-    """The errors in what the SDK raises: JSON in the middle of a text, or a sentence."""
+def _errors_in_text(text: str, root: Value) -> list[UserError]:
+    """The errors in a message of the SDK, which contains JSON or is a sentence."""
     found = re.search(r"\{.*\}", text, re.DOTALL)
     if found is not None:
         with contextlib.suppress(ValueError):
             errors = list(_errors(json.loads(found[0]), root))
             if errors:
                 return errors
-    words = _short(text)
+    words = _shorten(text)
     return [UserError(f"Azure ML's SDK does not take the file: {words}", _REMEDY, file=str(root.file), line=root.line)]
 
 
-def _errors(told: Mapping[str, Any], root: Value) -> Iterator[UserError]:
-    for one in told.get("errors") or []:
+def _errors(result: Mapping[str, Any], root: Value) -> Iterator[UserError]:
+    for one in result.get("errors") or []:
         path = str(one.get("path") or "")
-        place = _place(root, path)
+        place = _value_at(root, path)
         where = f"`{path}`: " if path and path != "*" else ""
         yield UserError(
-            f"{where}{_short(str(one.get('message') or 'it is not valid'))}",
+            f"{where}{_shorten(str(one.get('message') or 'it is not valid'))}",
             _REMEDY,
             file=str(place.file),
             line=place.line,
         )
 
 
-def _place(root: Value, path: str) -> Value:
-    """The value that a path of the SDK's names, or the last one on the way to it that there is."""
+def _value_at(root: Value, path: str) -> Value:
+    """The value at a path that the SDK names, or the last existing value on that path."""
     place = root
     for part in path.split("."):
         inner = place.get(part) if place.is_mapping else None
@@ -95,7 +95,7 @@ def _place(root: Value, path: str) -> Value:
     return place
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     line = " ".join(text.split())
     line = line if len(line) <= _LETTERS else line[: _LETTERS - 1] + "…"
     return line if line.endswith((".", "…")) else f"{line}."

@@ -1,4 +1,4 @@
-"""A workspace by plain REST: whether it is there, where its services are, and what does not go with it."""
+"""Connects to a workspace by plain REST: looks it up, and finds its services and whether it accepts SDK v2."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from ..workspace import WorkspaceName, find_workspace
 from .clouds import Cloud, find_cloud
 from .credentials import make_credential
 
-#: Versions of the resource manager's interface: of workspaces, and of jobs.
+#: Versions of the resource manager's API for workspaces and for jobs.
 _WORKSPACES_VERSION, JOBS_VERSION = "2023-10-01", "2023-04-01"
 _SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A workspace, and who is signed in to it.
+    """A workspace that the user is signed in to.
 
     Attributes:
         name: Its name.
         cloud: The cloud that it is in.
-        credential: Gives tokens.
+        credential: Provides tokens.
         history: Address of its run history service.
         location: Its region.
-        legacy: Whether it takes no requests of SDK v2 (``v1_legacy_mode``).
+        legacy: Whether it refuses requests of SDK v2 (``v1_legacy_mode``).
         clock_ahead: Seconds by which this machine's clock was ahead of Azure's.
     """
 
@@ -49,16 +49,16 @@ class Workspace:
 
     @property
     def scope(self) -> str:
-        """Its path in Azure."""
+        """The workspace's path in Azure."""
         return _scope(self.name)
 
     def access(self) -> Access:
-        """The way to its services with a token that holds; one that is about to end is renewed."""
+        """The addresses of its services, with a valid token."""
         token = self.credential.get_token(self.cloud.scope)
         return Access(self.history, self.cloud.manager, self.scope, f"Bearer {token.token}", float(token.expires_on))
 
     def client(self) -> Any:
-        """The SDK's client of this workspace; retrying is left to this program, which says so."""
+        """The SDK's client for this workspace, without retries: this program retries, and reports it."""
         from azure.ai.ml import MLClient
 
         name = self.name
@@ -77,10 +77,10 @@ class Workspace:
         return f"{self.cloud.machine_learning.rstrip('/')}/runs/{run_id}?wsid={self.scope}"
 
     def cancel(self, run_id: str) -> None:
-        """Ask for the end of a job.
+        """Ask the workspace to cancel a job.
 
         Raises:
-            requests.RequestException: It cannot be asked for now.
+            requests.RequestException: The request failed.
         """
         access = self.access()
         address = f"{access.manager.rstrip('/')}{access.scope}/jobs/{run_id}/cancel"
@@ -96,14 +96,14 @@ class Workspace:
 
 
 def connect(settings: Settings, report: Report = lambda line: None) -> Workspace:
-    """Sign in and look the workspace up.
+    """Sign in and look up the workspace.
 
     Args:
         settings: Which workspace, and who signs in.
         report: Called with what is being waited for.
 
     Raises:
-        UserError: No workspace is named, there is no such one, nobody is signed in, or there is no permission.
+        UserError: No workspace is set or it does not exist, nobody is signed in, or the permission is missing.
     """
     name = find_workspace(settings)
     cloud = attempt(find_cloud, "reading which clouds there are", report)
@@ -111,7 +111,7 @@ def connect(settings: Settings, report: Report = lambda line: None) -> Workspace
 
 
 def with_credential(name: WorkspaceName, cloud: Cloud, signing: Any, report: Report) -> Workspace:
-    """Look a workspace up; see :func:`connect`."""
+    """Look up a workspace; see :func:`connect`."""
     token = attempt(lambda: signing.get_token(cloud.scope), SIGNING_IN, report)
     try:
         return attempt(lambda: _look_up(name, cloud, signing, token.token), "reading the workspace", report)
@@ -124,7 +124,7 @@ def with_credential(name: WorkspaceName, cloud: Cloud, signing: Any, report: Rep
 
 
 def require_v2(workspace: Workspace) -> None:
-    """Check that a workspace takes what SDK v2 sends.
+    """Check that a workspace accepts requests of SDK v2.
 
     Raises:
         UserError: It is in legacy mode.
