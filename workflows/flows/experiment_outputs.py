@@ -71,7 +71,7 @@ def copy_outputs(run: RunRecord, folder: Path) -> int:
     try:
         _copy_all(found, folder)
     except FileExistsError as error:
-        raise UserError(f"{shown(folder)} is not a folder.", "Name a folder, new or there.") from error
+        raise UserError(f"{shown(folder)} is not a folder.", "Name a folder; it may exist or not.") from error
     except (OSError, shutil.Error) as error:
         place = getattr(error, "filename", None) or folder
         reason = getattr(error, "strerror", None) or error

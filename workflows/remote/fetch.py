@@ -96,7 +96,7 @@ def files_to_copy(files: Sequence[tuple[str, str]], folder: Path) -> list[Remote
         Refused: A name leads out of the folder.
     """
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{shown(folder)} is not a folder.", "Name a folder, new or there.")
+        raise UserError(f"{shown(folder)} is not a folder.", "Name a folder; it may exist or not.")
     distinct([name for name, _path in files], "a file's name")
     wanted = [RemoteFile(path, folder, name) for name, path in files]
     existing = [one.name for one in wanted if os.path.lexists(folder / one.name)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ from invoke import Exit
 from .. import report
 from ..debugger.any_client import PRINT_HELP
 from ..errors import BadValue, UserError
-from ..formatting import format_duration
 from ..paths import absolute
 from . import _agents
 from ._closed_output import INTERRUPTED
@@ -34,7 +32,6 @@ from ._runs import (
     read_location_and_run,
     read_rank,
     read_ranks,
-    remark,
     submission_result,
 )
 from ._snapshots import (
@@ -44,7 +41,6 @@ from ._snapshots import (
     SnapshotSelection,
     attach_snapshot,
     check_no_rank,
-    print_snapshot_commands,
     show_snapshot,
 )
 from ._stacks import HELP as STACKS_HELP
@@ -52,7 +48,6 @@ from ._stacks import HELP as STACKS_HELP
 if TYPE_CHECKING:
     from ..experiments.configure import RunOptions
     from ..flows.experiment import ExperimentFlow
-    from ..runs.record import RunRecord
 
 SETTINGS = (
     *("backend", "engine", "training_env", "base_image", "debug_port", "debug_timeout", "download_mb"),
@@ -75,10 +70,6 @@ RUN_OPTIONS = {
     "follow": "Keep showing the log until the run ends; after Ctrl-C the run goes on.",
 }
 LEFT = "The run goes on; inv experiment.cancel ends it."
-#: Nested runs that are shown.
-SHOWN_NESTED = 20
-#: Bytes that are read at the end of what a run has logged, for the last values.
-LAST_BYTES = 64 * 1024
 
 
 def _flow(call: Command) -> ExperimentFlow:
@@ -404,50 +395,9 @@ def snapshot(
 @command(json=True, help={"all": "List every run, not only the latest ten."})
 def list_(call: Command, all: bool = False) -> None:
     """List the experiments and their runs, the latest first."""
-    from ..experiments import catalog
-    from ..experiments.metrics import format_value, read_all
+    from ._experiment_view import show_experiments
 
-    flow = _flow(call)
-    counts, runs = flow.listing(all)
-    console = call.console
-    if not counts:
-        console.line("This project has no experiment yet. First: inv experiment.debug NAME --script train.py")
-    logged = {one.run_id: read_all(one, LAST_BYTES) for one in runs}
-    number = max((len(str(one.number)) for one in runs), default=0)
-    width = max((len(one.run_id) for one in runs), default=0)
-    for name, count in counts.items():
-        own = [one for one in runs if one.name == name]
-        fewer = f", the latest {len(own)} of them shown (--all)" if own and len(own) < count else ""
-        console.line(f"{name}  {count or 'no'} run{'' if count == 1 else 's'}{fewer}")
-        for one in own:
-            values = [f"{key} {format_value(value)}" for key, value in logged[one.run_id].last().items()]
-            values += [f"{key}={format_value(value)}" for key, value in logged[one.run_id].tags.items()]
-            started = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.created))
-            debugged = "debugged" if one.debugged else ""
-            row = f"{one.number:>{number}}  {one.run_id:<{width}}  {one.status:<11}  {started}  {_took(one):>10}"
-            console.line(f"  {row}  {debugged:<8}  {', '.join(values[:6])}".rstrip())
-    console.result(
-        {
-            "experiments": [
-                {"name": name, "runs": count, "created": catalog.creation_time(call.settings.project, name)}
-                for name, count in counts.items()
-            ],
-            "runs": [
-                {**one.as_json(), "metrics": _last(logged[one.run_id].as_json()), "tags": logged[one.run_id].tags}
-                for one in runs
-            ],
-        }
-    )
-
-
-def _last(logged: dict[str, dict[str, list[object]]]) -> dict[str, object]:
-    return {name: values[-1] for name, values in logged["metrics"].items() if values}
-
-
-def _took(run: RunRecord) -> str:
-    from ..flows.experiment import run_seconds
-
-    return format_duration(run_seconds(run))
+    show_experiments(call, *_flow(call).listing(all))
 
 
 @command(json=True, help={"run": RUN_HELP}, positional=["run"])
@@ -461,71 +411,10 @@ def status(call: Command, run: str | None = None) -> None:
 @command(json=True, help={"run": RUN_HELP, "plot": "Draw this metric over its steps."}, positional=["run"])
 def show(call: Command, run: str | None = None, plot: str | None = None) -> None:
     """Show a run: its state, settings, metrics and tags."""
-    from ..experiments.metrics import format_value, read_all
-    from ..experiments.plot import draw
-    from ..paths import shown as short
-    from ..runs import attachable
+    from ._experiment_view import show_run
 
     flow = _flow(call)
-    found = flow.find(run)
-    logged = read_all(found)
-    if plot is not None and not logged.series(plot):
-        names = [name for name in logged.metrics if logged.series(name)]
-        what = (
-            f"Those there are: {', '.join(names)}"
-            if names
-            else "Its script has logged none. Log it with mlflow or with azureml-core's run."
-        )
-        raise UserError(f"The run {found.run_id} has no numeric metric {plot}.", what)
-    console = call.console
-    if run is None:
-        from ..remote import latest_run
-
-        latest_run.print_if_newer(console, call.project, "experiment", "experiment.show", found.created)
-    states = attachable.attachables_of_run(found)
-    remarks = remark(states, found.steps[0].reason or found.reason)
-    console.line(f"{found.run_id}  {found.status}{f': {remarks}' if remarks else ''}")
-    if found.trouble:
-        console.line(f"  as last heard: the workspace: {found.trouble}")
-    started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.created))
-    rows = {
-        "script": found.command,
-        "engine": found.engine,
-        "started": f"{started}, took {_took(found)}{'' if found.final else ' so far'}",
-        "debugged": "on error" if found.on_error else "yes" if found.debugged else "no",
-        "folder": str(short(found.folder)),
-        **flow.workspace_details(found),
-    }
-    for title, text in rows.items():
-        console.line(f"  {title:<10}{text}")
-    print_snapshot_commands(console, found)
-    of_mlflow = {"Parameters": logged.params, "Tags": logged.tags, "Properties": logged.properties}
-    for title, values in {"Metrics": logged.last(), **of_mlflow}.items():
-        if values:
-            console.line(title)
-        for name, value in values.items():
-            count = logged.count(name) if title == "Metrics" else 1
-            console.line(f"  {name} = {format_value(value)}{f'  (last of {count})' if count > 1 else ''}")
-    if not_read := flow.why_metrics_incomplete(found):
-        console.line(f"  note: metrics: {not_read}")
-    if logged.nested:
-        console.line("Nested runs")
-    for one in logged.nested[:SHOWN_NESTED]:
-        texts = [f"{name} {format_value(value)}" for name, value in one.last().items()]
-        texts += [f"{name}={format_value(value)}" for name, value in one.params.items()]
-        console.line(f"  {one.name or one.run_id}: {', '.join(texts[:6]) or 'nothing logged'}")
-    if len(logged.nested) > SHOWN_NESTED:
-        console.line(f"  and {len(logged.nested) - SHOWN_NESTED} more (--json)")
-    if plot is not None:
-        console.line(plot)
-        for line in draw(logged.series(plot), min(console.width, 100)):
-            console.line(line)
-    agents = _agents.show_sessions(console, call.project, found.kind, found.run_id, found.number)
-    result = {**found.as_json(), **logged.as_json(), "endpoints": [one.as_json() for one in states if one.is_open]}
-    result["agents"] = agents
-    if plot is not None:
-        result["points"] = logged.as_json()["metrics"][plot]
-    console.result(result)
+    show_run(call, flow, flow.find(run), plot, is_latest=run is None)
 
 
 @command(
