@@ -78,28 +78,36 @@ def interpreter(project: Path, prefix: str = sys.prefix, executable: str = sys.e
     return {"command": commands["linux"], **{system: {"command": text} for system, text in commands.items()}}
 
 
+#: How the two kinds of paths are read, and what matches one.
+_ROOT = r"(?:/|\\\\|[A-Za-z]:[\\/])"
+_PLACES: tuple[tuple[Any, str], ...] = ((["relative", FOLDER], rf"(?!{_ROOT})(\S.*?)"), ("absolute", rf"({_ROOT}.*?)"))
+
+
+def _error(path: str) -> list[dict[str, Any]]:
+    """The two lines of an error; the second says what to do about it, and becomes the message's second line."""
+    return [
+        {
+            "regexp": rf"^(?:\^C)*{path}:(\d+)(?::(\d+))?: (error|warning): (.*)$",
+            "file": 1,
+            "line": 2,
+            "column": 3,
+            "severity": 4,
+            "message": 5,
+        },
+        {"regexp": "^(.+)$", "message": 1},
+    ]
+
+
 def _matcher(stays: bool) -> list[dict[str, Any]]:
     """What VS Code reads of the output: our errors, and what Python and Invoke say where we cannot say anything.
 
     A task that stays and ends early without an error that is matched counts as ready, and VS Code attaches to nothing.
     """
-    ours: dict[str, Any] = {
-        "fileLocation": ["autoDetect", FOLDER],
-        # The second line says what to do about it, and becomes the message's second line.
-        "pattern": [
-            {
-                "regexp": r"^(?:\^C)*(\S.*?):(\d+)(?::(\d+))?: (error|warning): (.*)$",
-                "file": 1,
-                "line": 2,
-                "column": 3,
-                "severity": 4,
-                "message": 5,
-            },
-            {"regexp": "^(.+)$", "message": 1},
-        ],
-    }
+    # VS Code asks the file system for what "autoDetect" may mean, and loses the error of a task that ends meanwhile
+    # (StartStopProblemCollector delivers nothing after `done`): relative and absolute paths are told apart here.
+    inside, outside = ({"fileLocation": place, "pattern": _error(path)} for place, path in _PLACES)
     if stays:
-        ours["background"] = {"activeOnStart": True, "beginsPattern": r"^build\b", "endsPattern": f"^{READY}$"}
+        inside["background"] = {"activeOnStart": True, "beginsPattern": r"^build\b", "endsPattern": f"^{READY}$"}
     # tasks.py cannot be loaded: its line, and what stands there.
     loading: dict[str, Any] = {
         "fileLocation": "absolute",
@@ -120,7 +128,7 @@ def _matcher(stays: bool) -> list[dict[str, Any]]:
         },
     }
     common = {"owner": "azureml-debug", "source": "azureml-debug", "severity": "error"}
-    return [{**common, **one} for one in (ours, loading, starting)]
+    return [{**common, **one} for one in (inside, outside, loading, starting)]
 
 
 def read_own_tasks(folder: Path) -> dict[str, str]:
