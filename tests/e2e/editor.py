@@ -107,10 +107,16 @@ class Workbench:
             address = f"http://127.0.0.1:{self._port}"
             until(lambda: self._answers(f"{address}/healthz"), f"code-server ({self._log})", SECONDS)
             playwright = self._stack.enter_context(sync_playwright())
-            self._browser = playwright.chromium.launch(
-                executable_path=_chromium(), args=["--no-sandbox", "--disable-gpu"], timeout=SECONDS * 1000
+            # One profile: what a window loads lies compiled in it for the next ones.
+            self._browser = playwright.chromium.launch_persistent_context(
+                folder / "profile",
+                executable_path=_chromium(),
+                args=["--no-sandbox", "--disable-gpu"],
+                viewport={"width": 1280, "height": 800},
+                timeout=SECONDS * 1000,
             )
             self._stack.callback(self._browser.close)
+            self._browser.set_default_timeout(SECONDS * 1000)
         except BaseException:
             self.close()
             raise
@@ -156,14 +162,17 @@ class Workbench:
             return False
 
     @contextlib.contextmanager
-    def open(self, folder: Path, name: str, width: int = 1280, height: int = 800) -> Iterator[Editor]:
+    def open(self, folder: Path, name: str) -> Iterator[Editor]:
         """Open a folder in a new window; closed at the end, with a last picture where the test has failed."""
-        context = self._browser.new_context(viewport={"width": width, "height": height})
-        context.set_default_timeout(SECONDS * 1000)
+        page = self._browser.new_page()
         try:
-            page = context.new_page()
             editor = Editor(page, self.pictures, name)
-            page.goto(f"http://127.0.0.1:{self._port}/?folder={quote(str(folder))}")
+            address = f"http://127.0.0.1:{self._port}"
+            # Nothing is remembered of the windows before.
+            self._browser.new_cdp_session(page).send(
+                "Storage.clearDataForOrigin", {"origin": address, "storageTypes": "cookies,indexeddb,local_storage"}
+            )
+            page.goto(f"{address}/?folder={quote(str(folder))}")
             editor.ready()
             try:
                 yield editor
@@ -174,7 +183,7 @@ class Workbench:
             # A session that goes on would be told as one that was left.
             editor.stop()
         finally:
-            context.close()
+            page.close()
 
     def close(self) -> None:
         """End browser and server."""
@@ -201,8 +210,16 @@ class Editor:
         """Wait until the workbench stands and its extensions have been started."""
         self.page.wait_for_selector(".monaco-workbench")
         self.page.wait_for_selector(".explorer-viewlet .monaco-list-row")
+
         # Until then F5 does nothing: VS Code knows no debugger before its extension host runs.
-        self._until(lambda: self._offers("Debug: Start Debugging"), "VS Code ready for F5")
+        def is_ready() -> bool:
+            if self._offers("Debug: Start Debugging"):
+                return True
+            # To look for it takes the time of the one that starts.
+            self.page.wait_for_timeout(1000)
+            return False
+
+        self._until(is_ready, "VS Code ready for F5")
 
     def picture(self, what: str, readme: str = "") -> Path:
         """Keep a screenshot; where it is asked for, the README's picture of that name is made anew from it.

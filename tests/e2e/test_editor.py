@@ -95,28 +95,6 @@ def scoring_url(project: PipelineProject) -> str:
     return f"http://127.0.0.1:{service['scoring_port']}/score"
 
 
-def test_f5_debugs_a_deployed_model(workbench: Workbench, project: PipelineProject, engine: str) -> None:
-    project.ok("vscode.setup")
-    with workbench.open(project.folder, f"deployment-{engine}") as editor:
-        editor.breakpoint("score.py", PLAIN_LINE)
-        editor.start(DEPLOYMENT)
-        editor.until_debugging(240)
-        request = Posted(scoring_url(project))
-        stop = editor.stopped("score.py", PLAIN_LINE)
-        assert stop.function == "run"
-        editor.until_variable("total", "6")
-        editor.picture("stopped", readme="deployment-process.png" if engine == "process" else "")
-        editor.set_value("total", "7")
-        editor.until_variable("total", "7")
-        editor.press("F10")
-        editor.stopped("score.py", PLAIN_LINE + 1)
-        editor.until_variable("answer", "70")
-        editor.picture("stepped")
-        editor.press("F5")
-        assert request.answer() == {"answer": 70}
-        assert editor.debugging
-
-
 @dataclass(frozen=True)
 class Script:
     """A script that is debugged: where it stops, what `numbers` becomes there, and what the next line makes of it."""
@@ -147,20 +125,40 @@ STEP = Script(f"{FAMILY} (prepare)", "prepare.py", PREPARE_LINE, "[4]", ("double
 EXPERIMENT = Script(f"{TITLE}: sums", "train.py", TRAIN_LINE, "[5]", ("total", "5"))
 
 
-def test_f5_debugs_a_pipeline_step(workbench: Workbench, project: PipelineProject, engine: str) -> None:
+def debug_the_service(editor: Editor, project: PipelineProject, readme: str = "") -> None:
+    """F9 in the entry script, F5, a request, a value that is in its answer."""
+    editor.breakpoint("score.py", PLAIN_LINE)
+    editor.start(DEPLOYMENT)
+    editor.until_debugging(240)
+    request = Posted(scoring_url(project))
+    stop = editor.stopped("score.py", PLAIN_LINE)
+    assert stop.function == "run"
+    editor.until_variable("total", "6")
+    editor.picture("stopped", readme=readme)
+    editor.set_value("total", "7")
+    editor.until_variable("total", "7")
+    editor.press("F10")
+    editor.stopped("score.py", PLAIN_LINE + 1)
+    editor.until_variable("answer", "70")
+    editor.picture("stepped")
+    editor.press("F5")
+    assert request.answer() == {"answer": 70}
+    assert editor.debugging
+
+
+def test_f5_debugs_a_deployed_model_a_pipeline_step_and_an_experiment(
+    workbench: Workbench, project: PipelineProject, engine: str
+) -> None:
     project.ok("vscode.setup")
-    with workbench.open(project.folder, f"pipeline-{engine}") as editor:
+    with workbench.open(project.folder, engine) as editor:
+        debug_the_service(editor, project, readme="deployment-process.png" if engine == "process" else "")
+        editor.stop()
         STEP.debug(editor)
         assert project.until_final()["status"] == "Completed"
         # That step and what it needs.
         assert [step["name"] for step in project.status()["steps"]] == ["prepare"]
         (log,) = project.runs.glob("*/**/prepare/azureml-logs/70_driver_log.txt")
         assert "doubled [4, 4]" in log.read_text()
-
-
-def test_f5_debugs_an_experiment(workbench: Workbench, project: PipelineProject, engine: str) -> None:
-    project.ok("vscode.setup")
-    with workbench.open(project.folder, f"experiment-{engine}") as editor:
         EXPERIMENT.debug(editor)
         assert project.until_final()["status"] == "Completed"
         (log,) = project.runs.glob("*/azureml-logs/70_driver_log.txt")
