@@ -28,7 +28,7 @@ class Announcer:
         self._path = path
         self._rank = {} if rank is None else {"rank": rank} if world is None else {"rank": rank, "world": world}
         #: Whether the last line is incomplete, because the disk was full.
-        self._torn = False
+        self._is_incomplete = False
 
     def __call__(self, event: str, **details: Any) -> None:
         """Append one event; never raises, so that the program is not disturbed."""
@@ -43,8 +43,8 @@ class Announcer:
             handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
             try:
                 # An incomplete line must not spoil the next event.
-                data = (b"\n" if self._torn else b"") + line.encode("utf-8", "backslashreplace")
-                self._torn = 0 < os.write(handle, data) < len(data)
+                data = (b"\n" if self._is_incomplete else b"") + line.encode("utf-8", "backslashreplace")
+                self._is_incomplete = 0 < os.write(handle, data) < len(data)
             finally:
                 os.close(handle)
         except (OSError, ValueError):

@@ -101,12 +101,12 @@ class Body:
         return line
 
     def _record(self, data: bytes) -> None:
-        room = MOST_BYTES - self.bytes_read
+        remaining = MOST_BYTES - self.bytes_read
         self.bytes_read += len(data)
-        if room <= 0 or not data:
+        if remaining <= 0 or not data:
             return
-        if len(data) > room:
-            data = data[:room]
+        if len(data) > remaining:
+            data = data[:remaining]
         pieces = self._pieces
         if len(data) >= _CHUNK_BYTES:
             # The program holds the same object: this is no copy.

@@ -55,10 +55,10 @@ def write(
     gc.disable()
     try:
         with imports.own:
-            json, regular = imports.standard_module("json"), imports.standard_module("re")
+            json, re_module = imports.standard_module("json"), imports.standard_module("re")
         for size in (BYTES, BYTES // 3, _LOW_MEMORY_BYTES):
             try:
-                document = _make_document(error, trace, program, environment, regular, size)
+                document = _make_document(error, trace, program, environment, re_module, size)
                 if document is None:
                     return None
                 data = json.dumps(document, separators=(",", ":"), allow_nan=False).encode("ascii")
@@ -79,11 +79,11 @@ def _make_document(
     trace: Any,
     program: Dict[str, Any],
     environment: MutableMapping[str, str],
-    regular: Any,
+    re_module: Any,
     size: int,
 ) -> Optional[Dict[str, Any]]:
     begun = time.monotonic()
-    names = Names(regular, environment.get(snapshot_files.REDACT, ""))
+    names = Names(re_module, environment.get(snapshot_files.REDACT, ""))
     snapshot_program.keep_secret_variables(names)
     values = Values(names, begun + SECONDS, size)
     frames = snapshot_frames.Frames(names, program.get("folder", ""))

@@ -61,17 +61,17 @@ class Names:
         self._values: Set[str] = set()
         literal = r"(?:'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\")"
         #: A name, in quotes or not, and the literal assigned to it, or compared with it by `==`, which reveals as much.
-        self._given = re.compile(
+        self._assignment = re.compile(
             r"(?<![\w])([\"']?)([A-Za-z_][\w-]{0,100})\1(\s{0,8}(?::[^=:\n\"']{1,60})?(?:==?|:)\s{0,8}[rbfuRBFU]{0,2})("
             + literal
             + ")"
         )
         self._literal = re.compile(literal)
         #: The same in other texts than code: `password=x`, `AccountKey=x;`, `sig=x&`.
-        self._plain = re.compile(r"(?<![\w])([A-Za-z_][\w-]{0,100})\s?[=:]\s?")
-        self._word = re.compile(r"[^\s;&,'\"<>]{1,4000}")
+        self._plain_assignment = re.compile(r"(?<![\w])([A-Za-z_][\w-]{0,100})\s?[=:]\s?")
+        self._value_pattern = re.compile(r"[^\s;&,'\"<>]{1,4000}")
         #: Secrets that are recognized by their form.
-        self._forms = re.compile(
+        self._secret_forms = re.compile(
             r"(?<=://)[^\s/:@'\"]{0,200}:[^\s/@'\"]{1,200}(?=@)|(?<=[?&]sig=)[^\s&'\"]{1,500}"
             r"|(?i:(?<=\bbearer ))[\w.~+/=-]{8,4000}|\beyJ[\w-]{10,2000}\.[\w-]{10,3000}\.[\w-]{0,2000}"
         )
@@ -128,7 +128,7 @@ class Names:
             if escaped != text:
                 spellings.append(escaped)
         pattern = self._re.compile("|".join(map(self._re.escape, spellings))) if spellings else None
-        forms = self._forms
+        forms = self._secret_forms
 
         def scrub(text: str) -> str:
             if pattern is not None:
@@ -151,7 +151,7 @@ class Names:
 
         if "'" not in line and '"' not in line:
             return line
-        line = str(self._given.sub(change, line))
+        line = str(self._assignment.sub(change, line))
         return str(self._literal.sub(lambda found: self._without_plain(found.group(0)), line)) if "=" in line else line
 
     def text(self, text: str) -> str:
@@ -161,10 +161,10 @@ class Names:
     def _without_plain(self, text: str) -> str:
         parts: List[str] = []
         done = 0
-        for found in self._plain.finditer(text):
+        for found in self._plain_assignment.finditer(text):
             if found.start() < done or not self.is_secret(found.group(1)):
                 continue
-            value = self._word.match(text, found.end())
+            value = self._value_pattern.match(text, found.end())
             if value is not None and value.group(0) != MASK:
                 self.keep(found.group(1), value.group(0))
                 parts += [text[done : found.end()], MASK]

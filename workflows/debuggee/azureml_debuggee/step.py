@@ -313,8 +313,8 @@ def _rank_settings(rank: Optional[int]) -> Tuple[Dict[str, str], bool]:
     """The configuration of a process of this rank, and whether it has no port of its own."""
     settings = dict(os.environ)
     settings.pop("AZUREML_DEBUGGEE_RANK", None)
-    made = int(settings.get("AZUREML_DEBUGGEE_MADE") or 0)
-    lacks_port = rank is not None and 0 < made <= rank
+    ports_made = int(settings.get("AZUREML_DEBUGGEE_MADE") or 0)
+    lacks_port = rank is not None and 0 < ports_made <= rank
     if rank is not None and not lacks_port:
         settings["AZUREML_DEBUGGEE_RANK"] = str(rank)
         settings["AZUREML_DEBUGGEE_WORLD"] = str(world_of(settings) or "")

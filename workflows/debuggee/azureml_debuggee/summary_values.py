@@ -114,8 +114,8 @@ def _mask(libraries: Libraries, value: Any, shape: Shape) -> Any:
     ):
         return None
     mask: Any = dict.get(shape.entries(value) or {}, "_mask")
-    is_one = type(mask) is libraries.array and mask.shape == value.shape and mask.dtype.kind == "b"
-    return mask if is_one else None
+    is_mask = type(mask) is libraries.array and mask.shape == value.shape and mask.dtype.kind == "b"
+    return mask if is_mask else None
 
 
 def _corner_index(dimensions: int) -> Tuple[Any, ...]:

@@ -169,7 +169,7 @@ class Input:
 
     def _ranges(self, path: str, begin: int, wanted: int, quoted: bool) -> Iterator[Tuple[int, int]]:
         """The start and end of each mini-batch of a file, at ends of records."""
-        start, within = begin, False
+        start, in_quotes = begin, False
         with open(path, "rb") as file:
             file.seek(begin)
             place = begin
@@ -177,8 +177,8 @@ class Input:
                 piece = file.readline(_BLOCK)
                 place += len(piece)
                 if quoted and piece.count(b'"') % 2:
-                    within = not within
-                ended = piece.endswith(b"\n") and not within
+                    in_quotes = not in_quotes
+                ended = piece.endswith(b"\n") and not in_quotes
                 if place - start >= wanted and not ended:
                     self._check_memory(place - start, path)
                 if not piece or (ended and place - start >= wanted):

@@ -58,12 +58,12 @@ class Outcome:
     def note_done(self, index: int, process: str, tries: int, event: Dict[str, Any]) -> None:
         """Record that a mini-batch has been run; it has failed if there are fewer results than items."""
         items, results = int(event["items"]), int(event["results"])
-        short = max(0, items - results)
+        missing_results = max(0, items - results)
         self.done += 1
         self.items += items
-        self.failed_items += short
-        status = "failed" if short else "done"
-        if short:
+        self.failed_items += missing_results
+        status = "failed" if missing_results else "done"
+        if missing_results:
             self.failed += 1
             text = "mini-batch {}: {} results for {} items".format(index, results, items)
             self._note_error(text)
