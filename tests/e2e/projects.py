@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from ready import Command, ready
+from ready import Command, Ready, ready
 
 ROOT = Path(__file__).resolve().parents[2]
 #: For what is decided before an engine is asked for anything, or without one: shown once, where it takes least.
@@ -83,6 +83,8 @@ class Project:
     python: str = sys.executable
     #: The module that Python runs for a command: `workflows` for `azureml-debug`.
     module: str = "invoke"
+    #: What commands are forks of, where it is not the one of their Python and environment.
+    source: Ready | None = None
 
     @property
     def score(self) -> Path:
@@ -104,7 +106,9 @@ class Project:
     def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
         """Type a command and do not wait for it."""
         environ = self._environment(more)
-        source = None if self.prefix or self.module != "invoke" else ready(self.python, ROOT, environ)
+        source = self.source
+        if source is None and not self.prefix and self.module == "invoke":
+            source = ready(self.python, ROOT, environ)
         if source is not None and source.takes(self.folder, environ):
             child: subprocess.Popen[str] = Command(source, ["-m", "invoke", *arguments], cwd=self.folder, env=environ)
         else:

@@ -40,7 +40,7 @@ RELAY = Path(__file__).with_name("ready_relay.py")
 _SDKS = {"AZUREML_DEBUG_TEST_SDK": "v1", "AZUREML_DEBUG_TEST_SDK_V2": "v2"}
 
 
-def _deciding(environ: Mapping[str, str], root: str) -> dict[str, str]:
+def deciding(environ: Mapping[str, str], root: str) -> dict[str, str]:
     """The variables that tell how Python starts; without the program's own folder at the head of PYTHONPATH."""
     found = {name: value for name, value in environ.items() if name.startswith(_DECIDING) or name in _DECIDING_TOO}
     first, _, others = found.pop("PYTHONPATH", "").partition(os.pathsep)
@@ -102,7 +102,7 @@ class Ready:
 
     def takes_lines(self, folder: Path, environ: Mapping[str, str]) -> bool:
         """The same for lines of Python: nothing there hides what is loaded."""
-        if _deciding(environ, self._root) != self._deciding:
+        if deciding(environ, self._root) != self._deciding:
             return False
         here = (name for name in os.listdir(folder) if name.partition(".")[0] in self._names)
         # A folder that is no package hides nothing.
@@ -154,7 +154,7 @@ def ready(python: str, root: Path, environ: Mapping[str, str], sdk: str = "") ->
     """
     if not hasattr(os, "pidfd_open") or os.environ.get(PLAIN):
         return None
-    own, wanted = _deciding(os.environ, str(root)), _deciding(environ, str(root))
+    own, wanted = deciding(os.environ, str(root)), deciding(environ, str(root))
     azure = next((version for name, version in _SDKS.items() if python == os.environ.get(name)), "")
     if azure:
         path = [*filter(None, [own.get("PYTHONPATH")]), str(CLIENT)]
@@ -162,7 +162,7 @@ def ready(python: str, root: Path, environ: Mapping[str, str], sdk: str = "") ->
         wanted.pop("AZUREML_DEBUG_TEST_SIGN_IN", None)
     if own != wanted or not (azure or python == sys.executable):
         return None
-    return _ready(python, root, frozenset(_deciding(environ, str(root)).items()), azure or sdk)
+    return _ready(python, root, frozenset(deciding(environ, str(root)).items()), azure or sdk)
 
 
 def typed(root: Path, folder: Path, environ: Mapping[str, str], sdk: str = "") -> list[str]:
@@ -245,7 +245,12 @@ class Command(subprocess.Popen[str]):
 
 
 def run_lines(
-    python: str, lines: str, folder: Path, environ: Mapping[str, str], seconds: float = 150
+    python: str,
+    lines: str,
+    folder: Path,
+    environ: Mapping[str, str],
+    seconds: float = 150,
+    arguments: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
     """Run lines of Python in a folder, from a copy of a process that has loaded an interpreter's SDK, and wait.
 
@@ -255,16 +260,18 @@ def run_lines(
         folder: Where.
         environ: Their environment.
         seconds: The limit only keeps a broken test from hanging.
+        arguments: What follows the lines.
     """
+    words = ["-c", lines, *arguments]
     source = ready(python, ROOT, environ)
     if source is None or not source.takes_lines(folder, environ):
         return subprocess.run(
-            [python, "-c", lines], cwd=folder, env=environ, capture_output=True, text=True, timeout=seconds
+            [python, *words], cwd=folder, env=environ, capture_output=True, text=True, timeout=seconds
         )
-    with Command(source, ["-c", lines], folder, environ) as command:
+    with Command(source, words, folder, environ) as command:
         try:
             out, err = command.communicate(timeout=seconds)
         except BaseException:
             command.kill()
             raise
-    return subprocess.CompletedProcess(["-c", lines], command.returncode, out, err)
+    return subprocess.CompletedProcess(words, command.returncode, out, err)

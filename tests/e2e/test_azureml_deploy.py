@@ -27,6 +27,7 @@ from azureml_server import AzureMLServer
 from conftest import make_project
 from pipelines import make_pipeline_project
 from projects import PLAIN_LINE, ROOT, Project, post, until
+from ready import Ready, deciding
 from services import Posting, attach, stop_of, value_of
 
 from workflows.engines.docker import DockerEngine
@@ -341,6 +342,9 @@ def test_no_task_that_works_on_this_machine_imports_anything_of_either_sdk(tmp_p
     project = make_project(tmp_path / "service", "process")
     pipeline = make_pipeline_project(tmp_path / "pipeline", "process")
     project.python = pipeline.python = python
+    # What the program imports as a whole is seen when the process begins of which all commands are forks.
+    watched = Ready(python, ROOT, deciding({**os.environ, **variables}, str(ROOT)))
+    project.source = pipeline.source = watched
     try:
         project.environ |= variables
         project.ok("--list")
@@ -358,4 +362,5 @@ def test_no_task_that_works_on_this_machine_imports_anything_of_either_sdk(tmp_p
     finally:
         project.clean_up()
         pipeline.clean_up()
+        watched.close()
     assert not seen.exists(), seen.read_text()

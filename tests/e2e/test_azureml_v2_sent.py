@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from azureml_server import AzureMLServer
 from pipelines import PipelineProject
+from ready import run_lines
 from workspaces import make_v2_project, workspace_of_v2
 
 ENTRY = "def init():\n    pass\n\n\ndef run(batch):\n    return list(batch)\n"
@@ -237,11 +237,7 @@ def test_the_workspace_is_sent_the_job_that_the_sdk_alone_sends(
 ) -> None:
     # With nothing to keep here the code is the same, too.
     (project.folder / ".amlignore").write_text(".env\n.azureml-debug\n.vscode\n")
-    python, environment = str(project.python), project.environ
-    done = subprocess.run(
-        [python, "-W", "ignore", "-c", ALONE, file, "alone"],
-        cwd=project.folder, env=environment, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = run_lines(project.python, ALONE, project.folder, project.environ, arguments=[file, "alone"])
     assert done.returncode == 0, done.stderr
     alone = body(server, "alone")
     typed = ("--file", str(project.folder / file), "--json")
