@@ -1,4 +1,4 @@
-"""Local packages of which an environment has copies: which command takes an edit of theirs."""
+"""Local packages of which an environment has copies, and notes on how an edit of them takes effect."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..paths import shown
 
 @dataclass(frozen=True)
 class CopiedPackage:
-    """One of them.
+    """A local package that is installed as a copy.
 
     Attributes:
         local: Its folder or file.
-        editable: Whether it was asked for as an editable one.
+        editable: Whether it is listed as editable.
     """
 
     local: Path
@@ -26,17 +26,17 @@ class CopiedPackage:
 
 
 def find_copied_packages(definition: EnvironmentDefinition, engine: str, live: Sequence[str]) -> list[CopiedPackage]:
-    """The local packages that an environment has copies of."""
+    """Find the local packages of which an environment has copies."""
     stay = [Path(path) for path in live]
     if engine == "process":
-        # There every editable package is in its folder.
+        # On this engine every editable package is used from its folder.
         stay += [item.local for item in definition.pip if item.editable and item.local is not None]
     found = local_packages.copied_packages(definition.pip, stay)
     return [CopiedPackage(item.local, item.editable) for item in found if item.local is not None]
 
 
 def notes_on_copies(definition: EnvironmentDefinition, image: ImageRef) -> list[str]:
-    """On local packages that are copied: which command takes an edit of theirs."""
+    """A note for each local package that is copied: the command after which an edit takes effect."""
     return [
         f"{shown(one.local)} is installed as a copy: inv deploy.debug takes an edit of it"
         + ("" if one.editable else " (with `-e` in front of it, edits are live)")

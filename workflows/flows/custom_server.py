@@ -1,4 +1,4 @@
-"""A service whose image serves by itself: when it is ready, and whether a debugger is welcome in it."""
+"""Waits for a service whose image has its own server: until it is ready, and whether a debugger can attach."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from .service_requests import (
     startup_error,
 )
 
-#: Seconds between two questions whether it is ready. Azure ML's `period` is for what goes on for weeks.
+#: Seconds between two readiness checks. Azure ML's `period` is meant for services that run for weeks.
 ASK_SECONDS = 0.25
-#: Seconds for the question whether it is alive, once it is ready, to be answered as it should.
+#: Seconds in which a ready service has to pass its liveness check.
 ALIVE_ANSWER_SECONDS = 3
-#: Characters of an answer that are shown where it is not the one that was to come.
+#: Characters of an unexpected answer that are shown.
 _SHOWN = 120
-#: Seconds that a program that answers may take to let a debugger in: it may import its code with the first request.
+#: Seconds until a program that answers has to accept a debugger: it may import its code with the first request.
 WELCOME_SECONDS = 3
 
 
 def wait_until_ready(service: Service, engine: Engine, step: Step, offset: int = 0) -> Ready:
-    """Wait until it answers where its readiness is asked, or holds for a debugger.
+    """Wait until the service passes its readiness check, or holds for a debugger.
 
     Args:
         service: The service, whose container runs.
         engine: Its engine.
-        step: Where to say what is waited for.
-        offset: Where in the announcements to begin, in bytes.
+        step: Where to show what is waited for.
+        offset: Where to begin in the file of events, in bytes.
 
     Raises:
         UserError: It has ended, or the limit of its readiness probe has passed.
@@ -88,7 +88,7 @@ def wait_until_ready(service: Service, engine: Engine, step: Step, offset: int =
 
 
 def _send_check_once(check: Check, port: int) -> tuple[bool, str]:
-    """Ask once: whether the answer is the one that is to come, and what came, in a few words."""
+    """Send a check once; returns whether it passed, and a short text about the answer."""
     from http.client import responses
 
     try:
@@ -99,7 +99,7 @@ def _send_check_once(check: Check, port: int) -> tuple[bool, str]:
         return False, f"nothing within {check.timeout or 2} s"
     except OSError as error:
         if isinstance(error, ConnectionError) or "RemoteDisconnected" in str(error):
-            # The engine takes the connection before anything in the container listens.
+            # The engine accepts the connection before anything in the container listens.
             return False, f"no answer; a program in a container has to listen on 0.0.0.0, port {check.port}"
         return False, str(error)
     # As Kubernetes counts: https://kubernetes.io/docs/tasks/configure-pod-container
@@ -110,7 +110,7 @@ def _send_check_once(check: Check, port: int) -> tuple[bool, str]:
 
 
 def _check_liveness(service: Service) -> str:
-    """A note where a service that is ready does not say that it is alive; empty where it does."""
+    """A note if a ready service does not pass its liveness check; otherwise empty."""
     check = service.alive
     deadline = time.monotonic() + min(check.seconds, ALIVE_ANSWER_SECONDS)
     while True:
@@ -123,7 +123,7 @@ def _check_liveness(service: Service) -> str:
 
 
 def wait_for_answer(service: Service) -> None:
-    """Wait until a service answers where its readiness is asked, up to its limit."""
+    """Wait until a service answers its readiness check, up to the check's limit."""
     deadline = time.monotonic() + service.ready.seconds
     while time.monotonic() < deadline:
         try:

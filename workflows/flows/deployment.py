@@ -1,4 +1,4 @@
-"""The story of a deployed model: build, tag, run, runsvdir, attach-config; later stop."""
+"""The chain of steps for a deployment: build, tag, run, runsvdir, attach-config; later stop."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from .packaging import Packaging, Source
 
 CONFIGURATION = "Azure Machine Learning Deployment: Docker Debug"
-#: How often another name, or port, is looked for where somebody else is quicker with it.
+#: How often another name or port is tried if another command or program takes it first.
 _NAMES = 10
 
 
 @dataclass
 class Deployment(ExistingService):
-    """The steps, on one project's settings. Each can be done alone; `debug` chains them.
+    """The steps for one project. Each can be used alone; `debug` chains them.
 
     Attributes:
         source: Where the image comes from, if it is not built here.
         env: Variables for the service as they were typed: NAME=value, or NAME.
-        described: What the deployment's file says; None where none is named, or it does not count.
+        described: The deployment of the deployment file; None if there is none, or it is not used.
     """
 
     source: Source | None = None
@@ -49,7 +49,7 @@ class Deployment(ExistingService):
 
     @property
     def environment(self) -> ResolvedEnvironment:
-        """What the service runs in, found once."""
+        """The environment that the service runs in, resolved once."""
         if self._environment is None:
             settings, described = self.settings, self.described
             if described is None and self.source is None and settings.deployment is not None:
@@ -61,10 +61,10 @@ class Deployment(ExistingService):
         return self._environment
 
     def definition(self) -> EnvironmentDefinition:
-        """The definition of what the service runs in.
+        """The definition of the service's environment.
 
         Raises:
-            UserError: It has none: its image is used as it is.
+            UserError: It has none, because its image is used as it is.
         """
         found = self.environment.definition
         if found is None:
@@ -77,7 +77,7 @@ class Deployment(ExistingService):
     # The steps
 
     def build(self) -> ImageRef:
-        """Build the environment, or find it built."""
+        """Build the environment, unless it is built already."""
         with self.console.step("build") as step:
             environment = self.environment
             if self.source is not None:
@@ -110,7 +110,7 @@ class Deployment(ExistingService):
         return Packaging(self.settings, self.console, self.source)
 
     def _docker(self) -> DockerEngine:
-        """The Docker engine, which an image that comes from elsewhere needs."""
+        """The Docker engine, which is needed for an image that comes from Azure ML."""
         from ..engines.docker import DockerEngine
 
         if not isinstance(self.engine, DockerEngine):
@@ -121,7 +121,7 @@ class Deployment(ExistingService):
         return self.engine
 
     def tag(self, image: ImageRef | None = None) -> ImageRef:
-        """Give the built environment the tag that is run."""
+        """Tag the built environment with the tag that :meth:`run` uses."""
         with self.console.step("tag") as step:
             if image is None and self.source is not None:
                 image = self._packaging().last(self._docker())
@@ -134,7 +134,7 @@ class Deployment(ExistingService):
         return image
 
     def run(self, image: ImageRef | None = None) -> Service:
-        """Make the container; a service of this project that still runs is replaced."""
+        """Create the container; a running service of this project is replaced."""
         settings = self.settings
         with self.console.step("run") as step:
             self._check_files()
@@ -142,7 +142,7 @@ class Deployment(ExistingService):
             own = sessions.load(settings.project)
             notes: list[str] = []
             if own is None:
-                # A service whose file was deleted under it, by `git clean` for one.
+                # The file of a running service may have been deleted, for example by `git clean`.
                 self._remove_leftovers()
             spec = self._specification().make_specification(image, own, notes)
             if own is not None:
@@ -157,10 +157,10 @@ class Deployment(ExistingService):
         return service
 
     def _tagged(self) -> ImageRef:
-        """What has the tag that is run; it may be another one than was last given it here.
+        """The image with the tag; another project may have tagged it.
 
         Raises:
-            UserError: Nothing has.
+            UserError: There is none.
         """
         settings = self.settings
         image = self.engine.find_tagged(settings.image_tag, settings.project)
@@ -168,7 +168,7 @@ class Deployment(ExistingService):
             raise UserError(f"There is no image {settings.image_tag}.", "First: inv deploy.tag")
         own = inference.found(self.environment, settings, self.engine) if image.digest else None
         if image.digest and (own is None or own.digest != image.digest):
-            # Docker's tags are shared by all projects of a machine.
+            # All projects of a machine share Docker's tags.
             self.console.line(
                 f"  note: {settings.image_tag} is the environment {image.digest[:12]}, not this project's as it is "
                 "now: inv deploy.build, inv deploy.tag"
@@ -176,18 +176,18 @@ class Deployment(ExistingService):
         return image
 
     def runsvdir(self, service: Service | None = None, again: str = "inv deploy.debug") -> Ready:
-        """Start the services and see that they serve, or hold for a debugger.
+        """Start the services and wait until they serve, or hold for a debugger.
 
         Args:
             service: The service; by default the project's.
-            again: What to type where it has failed, once the cause is mended.
+            again: The command to type after a failure, once its cause is corrected.
         """
         with self.console.step("runsvdir") as step:
             service = service or self._running("First: inv deploy.run")
             engine = self._engine_of(service)
             try:
                 if not service.started:
-                    # Between the two nobody would know of what was started.
+                    # An interrupt between the two would leave a started service without a record.
                     with uninterrupted():
                         service = engine.start(service)
                         sessions.save(service)
@@ -201,7 +201,11 @@ class Deployment(ExistingService):
         return ready
 
     def attach_config(self, write: bool = True) -> None:
-        """Write the launch configuration of the running service; else only see that it runs."""
+        """Write the launch configuration of the running service.
+
+        Args:
+            write: If False, only check that it runs.
+        """
         from ..debugger.launch_json import attach_configuration, write_configurations
 
         with self.console.step("attach-config") as step:
@@ -223,12 +227,12 @@ class Deployment(ExistingService):
     # The chains
 
     def debug(self) -> dict[str, Any]:
-        """The whole chain; on any failure what it started is taken away again."""
+        """Run the complete chain; on any failure what it has started is removed."""
         from ..debugger.launch_json import check_launch_json
 
         note_example(self.settings, self.console, "score_script", "score.py")
         self._check_files()
-        # Before a build of minutes.
+        # Checked before the build, which may take minutes.
         service_variables.collect_variables(self.settings, self.env)
         check_launch_json(self.settings.project)
         self.tag(image := self.build())
@@ -240,7 +244,7 @@ class Deployment(ExistingService):
                 self.attach_config()
         except BaseException:
             left = sessions.load(self.settings.project)
-            # One that was there before, and was not to be replaced yet, stays.
+            # A service that was there before and has not been replaced yet stays.
             if left is not None and left != before:
                 self._end(left)
             raise
@@ -251,9 +255,9 @@ class Deployment(ExistingService):
         return {**self._result(ready.service), **packaged, **named}
 
     def join(self) -> dict[str, Any] | None:
-        """Lead to the service that was started with `--wait` and holds still; None where there is none.
+        """Attach to the service that was started with `--wait` and still holds; None if there is none.
 
-        A second one would be held at the same place, after the person has waited once more.
+        A second service would only hold at the same place, after another wait.
         """
         service = sessions.load(self.settings.project)
         if (
@@ -283,11 +287,11 @@ class Deployment(ExistingService):
         }
 
     def reload(self) -> None:
-        """Put the edited score.py into the running service."""
+        """Load the edited score.py in the running service."""
         with self.console.step("reload") as step:
             first = "First: inv deploy.debug"
             service = self._load_service(first)
-            # Where a service's processes end with it, a reload starts them again.
+            # For a service that is processes on this machine, a reload starts the ended ones again.
             if service.engine != "process" or not service.started:
                 service = self._started(first)
             if not service.by_itself:
@@ -304,11 +308,11 @@ class Deployment(ExistingService):
         self._note_not_reloaded(service)
 
     def _note_not_reloaded(self, service: Service) -> None:
-        """Name the packages that have changed and that the environment has copies of: a reload leaves those."""
+        """Note changed packages of which the environment has copies, since a reload does not update those."""
         try:
             definition = self.definition()
         except UserError:
-            # The build tells of it.
+            # The build reports it.
             return
         changed = [
             str(shown(item.local))
@@ -321,7 +325,7 @@ class Deployment(ExistingService):
             )
 
     def _check_links(self, service: Service) -> None:
-        """See that a container has what links lead to that were made, or changed, since it was."""
+        """Check that a container has the targets of links that were made or changed since it was created."""
         from ..engines.links import find_missing_path
 
         found = self._engine_of(service).links(service.source, None, service.tag)
@@ -335,7 +339,7 @@ class Deployment(ExistingService):
     # Parts of steps
 
     def _check_files(self) -> None:
-        """See that the person's own files are there; an image that serves by itself has its script."""
+        """Check the user's own files; an image with its own server has its script inside."""
         if self.described is None or self.described.routes is None:
             entry_checks.check_entry_script(self.settings)
 
@@ -345,17 +349,17 @@ class Deployment(ExistingService):
 
     def _create(self, spec: ServiceSpec, notes: list[str]) -> Service:
         announce = spec.session / "announce"
-        # The same folder may be mounted in a container that is being replaced.
+        # The folder may still be mounted in a container that is being replaced.
         make_folder(announce)
         with open_file(announce / "events.jsonl", "wb"):
             pass
-        # Those of a service that nothing tells of any more.
+        # These belong to an earlier service.
         shutil.rmtree(announce / failed_requests.FOLDER, ignore_errors=True)
         try:
             service = self._create_container(spec, notes)
             sessions.save(service)
         except BaseException:
-            # Ctrl-C may come before the container's id has.
+            # Ctrl-C may come before the container's id is known.
             self._remove_leftovers()
             raise
         return service
@@ -366,7 +370,7 @@ class Deployment(ExistingService):
         for _ in range(_NAMES):
             try:
                 return self.engine.create(spec)
-            # Another command, or another program, was quicker since this one looked.
+            # Another command or program has taken it in the meantime.
             except NameTaken:
                 spec = replace(spec, name=self._specification().container_name(notes))
             except PortHeld as error:
@@ -378,7 +382,7 @@ class Deployment(ExistingService):
         return self.engine.create(spec)
 
     def _check_before_replacing(self, service: Service | None, image: ImageRef) -> None:
-        """Before a running service is replaced: see that the script could be loaded, where its Python can tell."""
+        """Before replacing a running service, check with its Python that the new script can be loaded."""
         if service is None or (service.engine, service.digest) != (image.engine, image.digest) or service.by_itself:
             return
         if service.started and service.score_script == self.settings.score_script:

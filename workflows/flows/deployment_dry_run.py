@@ -1,4 +1,4 @@
-"""What a deployment would run: what is there, what would be built, what is missing. Nothing is made."""
+"""The dry run of a deployment: what exists, what would be built, and what is missing. Nothing is created."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from .specification import serving_of
 
 
 def check_deployment(settings: Settings, env: Sequence[str]) -> Iterator[Finding]:
-    """Look at a deployment, one finding for each thing.
+    """Check the parts of a deployment; yields a finding for each.
 
     Args:
-        settings: The settings; with ``deployment``, what that file says counts.
+        settings: The settings; if ``deployment`` is set, that file is used.
         env: Variables as they were typed.
     """
     found = DescribedDeployment(settings)
@@ -34,7 +34,7 @@ def check_deployment(settings: Settings, env: Sequence[str]) -> Iterator[Finding
 
         found = overlay.apply_deployment_file(settings, model_locator(settings))
     except UserError as error:
-        # Of what is in a file that is wrong nothing else can be said, but of what is not.
+        # If the file is wrong, only what does not depend on it can be checked.
         yield from _findings_of_errors("deployment", *(error.errors if isinstance(error, SeveralErrors) else (error,)))
         for name, look in (
             ("engine", lambda: engines.choose(settings.engine)),

@@ -1,4 +1,4 @@
-"""The story of an editor: what F5 does is written into launch.json and tasks.json."""
+"""Sets up an editor: writes the launch configurations and tasks of F5 into launch.json and tasks.json."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ..vscode.tasks_json import EditorTask
 
 @dataclass(frozen=True)
 class Wanted:
-    """How F5 is to behave.
+    """How F5 should behave.
 
     Attributes:
-        remote: The chains run on the other machine.
-        wait: A service holds before score.py is loaded.
-        follow: The log is followed in the editor's terminal.
-        stop_after: What F5 started is ended when the session ends.
-        mcp: The server for agents is written into mcp.json, too.
+        remote: Run the chains on the remote machine.
+        wait: Have a service hold before score.py is loaded.
+        follow: Follow the log in the editor's terminal.
+        stop_after: When the session ends, end what F5 has started.
+        mcp: Also write the server for agents into mcp.json.
     """
 
     remote: bool = False
@@ -39,12 +39,12 @@ class Wanted:
 
 @dataclass
 class EditorFlow:
-    """The steps, on one project's settings.
+    """The steps for one project.
 
     Attributes:
         settings: The settings.
-        console: Where steps show themselves.
-        wanted: How F5 is to behave.
+        console: Where progress is shown.
+        wanted: How F5 should behave.
     """
 
     settings: Settings
@@ -65,20 +65,20 @@ class EditorFlow:
         engine, word = engines.choose(self.settings.engine)
         if word:
             self.console.line(f"Engine: {word}.")
-        # What opens a snapshot is of the machine with the editor.
+        # Snapshots are opened on the machine with the editor.
         found = chains.find_chains(self.settings, engine.name, self.wanted.wait, snapshots=not report.is_wanted())
         known = launch_json.read_configurations(project)
         entries = list(chains.launch_configurations(found, known, self._first_port, project))
         if report.is_wanted():
-            # Where the code lies there is what the other machine wants to know; the chains it knows itself.
+            # The other machine only needs the paths of the code here; it finds the chains itself.
             report.add_configurations({}, "setup", entries)
             report.wait_until_done()
             return {}
         return self._write(found, entries)
 
     def with_remote(self) -> dict[str, Any]:
-        """Add the chains to configurations that the other machine has told of."""
-        # Which chains there are is known without an engine.
+        """Add the chains to configurations that the remote machine has reported."""
+        # The chains do not depend on an engine.
         found = chains.find_chains(self.settings, "process", self.wanted.wait, snapshots=True)
         project = self.settings.project
         known = launch_json.read_configurations(project)
@@ -121,7 +121,7 @@ class EditorFlow:
             try:
                 written = launch_json.write_configurations(project, full, compounds)
             except BaseException:
-                # Neither of the two is of use without the other.
+                # Neither file is of use without the other.
                 tasks_json.restore_content(project, tasks_before)
                 raise
             step.text = f".vscode/launch.json {written}"
@@ -151,11 +151,11 @@ class EditorFlow:
 
     def _after(self, chain: Chain) -> EditorTask:
         argv = [*chain.ending, *(["--remote"] if self.wanted.remote else [])]
-        # One of its own for each step: VS Code does not start a task that is still running.
+        # Each step has its own task, since VS Code does not start a task that is still running.
         return EditorTask(self._label(argv, f" (after {chain.name.partition(': ')[2]})"), argv, chain.name)
 
     def _label(self, argv: Sequence[str], more: str = "") -> str:
-        """What is typed; with a word more where the person has a task of that name."""
+        """The typed command as a label; extended if the user has a task with that name."""
         label = " ".join([command_name.typed(), *argv]) + more
         return f"{label} (F5)" if label in self._taken else label
 

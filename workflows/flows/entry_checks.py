@@ -1,4 +1,4 @@
-"""The entry script and the model folder, looked at before anything is built, or what serves is ended."""
+"""Checks the entry script and the model folder before anything is built or a running service is ended."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from . import serving
 
 
 def check_entry_script(settings: Settings, again: str | None = None) -> None:
-    """See that the person's own files are there, and that the script has what the server calls.
+    """Check that the user's files exist, and that the script has the functions that the server calls.
 
     Args:
-        settings: Name them.
-        again: What to type once the script is mended; by default what was typed.
+        settings: The settings with the files' paths.
+        again: The command to type once the script is corrected; by default the one that was typed.
 
     Raises:
-        UserError: Something is sure to be missing.
+        UserError: Something is certainly missing.
     """
     script, source = settings.score_script, settings.source_directory
     remedy = "Correct AML_SCORE_SCRIPT or --score-script."
@@ -52,7 +52,7 @@ def check_entry_script(settings: Settings, again: str | None = None) -> None:
         check_is_script(script, "--score-script")
     _check_model(settings)
     wrong = entry_script.find_fault(str(script))
-    # Whether it is Python is for the service's own to say, which may be a newer one.
+    # Only the service's own Python, which may be newer, can judge the syntax.
     if wrong is not None and wrong["type"] == "UserScriptError":
         raise serving.script_error(script, script, wrong, again or f"inv {report.typed_command()}")
 
@@ -70,18 +70,18 @@ def _check_model(settings: Settings) -> None:
 
 
 def check_loadable(service: Service, engine: Engine, again: str) -> None:
-    """See that a running service could load the script as it is now.
+    """Check with a running service's own Python that the script can be loaded as it is now.
 
-    The service's own Python is asked. Only what is sure counts: its syntax, that of what it imports in any case, and
-    the functions that the server calls.
+    Only certain errors count: those of its syntax, of the syntax of modules that it always imports, and missing
+    functions that the server calls.
 
     Args:
         service: The service, which may have no worker.
         engine: Its engine.
-        again: What to type once the script is mended.
+        again: The command to type once the script is corrected.
 
     Raises:
-        UserError: It could not. Nothing has been done to the service.
+        UserError: It cannot be loaded. The service is unchanged.
     """
     root = service.remote_root.rstrip("/")
     script = service.score_script.relative_to(service.source).as_posix()
@@ -97,7 +97,7 @@ def check_loadable(service: Service, engine: Engine, again: str) -> None:
 
 
 def _parse_fault(printed: str) -> dict[str, Any] | None:
-    """What the program said; None also where it could not run."""
+    """Parse the output of the checking program; None if it has found nothing or could not run."""
     try:
         value = json.loads(printed.strip().rpartition("\n")[2] or "null")
     except ValueError:

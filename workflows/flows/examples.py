@@ -1,4 +1,4 @@
-"""A word where the program's own example is run for want of the person's file."""
+"""A note that the program's own example is used because no file of the user's is named."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from ..settings_table import BY_FIELD
 
 
 def note_example(settings: Settings, console: Console, field: str, usual: str) -> None:
-    """Say so where a project's own file is not named, and the example that comes with the program is used.
+    """Note it if a project's own file is not named, so that the example that comes with the program is used.
 
     Args:
         settings: The settings.
-        console: Where to say it.
+        console: Gets the note.
         field: The setting that names the file.
-        usual: What people call such a file.
+        usual: The usual name of such a file.
     """
     if field in settings.set_by or getattr(settings, field).is_relative_to(settings.project):
         return

@@ -1,4 +1,4 @@
-"""The service of a project that there is: found, looked at, ended, and what is left of it."""
+"""The existing service of a project: finds, inspects and ends it, and cleans up."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class ExistingService:
-    """What is done with the service that there is.
+    """Operations on a project's existing service.
 
     Attributes:
         settings: The settings.
-        console: Where steps show themselves.
+        console: Where progress is shown.
         wait: Hold for a debugger before score.py is loaded.
-        held: Whether this command has the project's deployment to itself.
+        held: Whether this command holds the lock of the project's deployment.
     """
 
     settings: Settings
@@ -41,12 +41,12 @@ class ExistingService:
     wait: bool = False
     held: bool = False
     _engine: Engine | None = field(default=None, init=False)
-    #: The service that was ended to make room.
+    #: The service that was ended to be replaced.
     _replaced: Service | None = field(default=None, init=False)
 
     @property
     def engine(self) -> Engine:
-        """The engine of the settings, asked for once."""
+        """The engine of the settings, chosen once."""
         if self._engine is None:
             self._engine, word = engines.choose(self.settings.engine)
             if word:
@@ -59,20 +59,20 @@ class ExistingService:
         return self._engine
 
     def stop(self) -> bool:
-        """Stop the service and take it away; False where none runs."""
+        """Stop and remove the service; returns False if there is none."""
         service = sessions.load(self.settings.project)
         if service is None:
             return self._stop_leftovers()
         with self.console.step("stop") as step:
             ended = self._end(service)
-            # 143 is what the signal that asks it to end leaves in a container; a program that is all of one does not
-            # hear it, and is killed.
+            # 143 is the exit code after SIGTERM. A program that is the container's only process ignores the signal by
+            # default, and is killed.
             crashed = ended.exit_code not in (None, 0, 143, *((137,) if service.by_itself else ()))
             step.text = service.name + (f" had ended with exit code {ended.exit_code}" if crashed else "")
         return True
 
     def _stop_leftovers(self) -> bool:
-        """Take away what no file tells of, after `git clean` for one; False where there is nothing."""
+        """Remove services without a record, for example after `git clean`; returns whether there were any."""
         found = False
         for name in ("process", "docker") if engine_answers() else ("process",):
             engine = engines.load(name)
@@ -90,7 +90,7 @@ class ExistingService:
         Args:
             look: What is wanted.
             failed: Post the kept request of this number in place of the one in ``look``; 0 for the latest.
-            tell: Called with what is seen, as it happens.
+            tell: Called with results as they arrive.
         """
         from . import failed_requests, service_inspection
 
@@ -120,7 +120,7 @@ class ExistingService:
             )
 
     def stack_target(self) -> Target:
-        """The service as one whose stacks can be asked for."""
+        """The service as a target for reading stacks."""
         from .stacks import Target
 
         service = self._started("First: inv deploy.debug")
@@ -128,11 +128,11 @@ class ExistingService:
         return Target(service.name, None, service.endpoint, pid)
 
     def running(self) -> Service | None:
-        """The project's service, if there is one."""
+        """The project's service, or None."""
         return sessions.load(self.settings.project)
 
     def state(self, service: Service) -> str:
-        """How the project's service is: ``made``, ``running`` or ``ended``."""
+        """The state of the project's service: ``made``, ``running`` or ``ended``."""
         if not service.started:
             return "made"
         return "running" if self._engine_of(service).is_alive(service) else "ended"
@@ -141,7 +141,7 @@ class ExistingService:
         service = self._load_service(remedy)
         if not self._engine_of(service).is_alive(service):
             if self.held:
-                # Without the lock it may be one that another command is just making.
+                # Without the lock, another command may just be creating it.
                 self._end(service)
             raise UserError(f"The service {service.name} has ended; inv container.logs shows its last log.", remedy)
         self._engine_of(service).ensure_forwarder(service)
@@ -168,7 +168,7 @@ class ExistingService:
 
     @contextlib.contextmanager
     def _report_ended_service(self) -> Iterator[None]:
-        """Say, where the block fails, that the service before it has been ended; once."""
+        """If the block fails, note once that the earlier service has been ended."""
         try:
             yield
         except BaseException:
@@ -183,8 +183,8 @@ class ExistingService:
         except UserError:
             if own.engine == self.engine.name:
                 raise
-            # Its engine does not answer any more, so nothing of it runs. Should a container
-            # come back with the engine, its label tells whose it is.
+            # Its engine does not answer any more, so it does not run. If its container comes back with the engine,
+            # the container's label names the project.
             sessions.remove(own, Ended(None, b""))
 
     def _end(self, service: Service) -> Ended:
@@ -199,15 +199,15 @@ class ExistingService:
         return ended
 
     def shell(self, command: list[str]) -> int:
-        """Run a command, or a shell, where the service runs; its exit code."""
+        """Run a command, or a shell, where the service runs; returns the exit code."""
         service = self._running("First: inv deploy.debug")
         return self._engine_of(service).shell(service, command)
 
     def container(self) -> tuple[str, str, dict[str, str]]:
-        """The container's name, the score folder in it, and how its engine is reached.
+        """The container's name, the source folder in it, and the address of its engine.
 
         Raises:
-            UserError: Nothing runs, or not in a container.
+            UserError: No service runs, or it does not run in a container.
         """
         service = self._running("First: inv deploy.debug")
         if service.engine != "docker":
@@ -220,6 +220,6 @@ class ExistingService:
         return service.name, service.remote_root, explicit_engine()
 
     def logs(self, follow: bool, tail: int | None = None) -> Iterator[bytes]:
-        """The service's log, or its last lines, also of one that has ended by itself."""
+        """The service's log, or its last lines; a service that has ended by itself still has one."""
         service = self._load_service("First: inv deploy.debug")
         return self._engine_of(service).logs(service, follow, tail)

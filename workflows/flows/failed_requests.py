@@ -1,4 +1,4 @@
-"""Requests to a debugged service that failed: kept by its debuggee in the session's folder, listed, posted again."""
+"""Failed requests to a debugged service, which its debuggee keeps in the session's folder: list and repeat them."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from ..paths import shown
 from ..project import read_json
 from .request import Request
 
-#: In the folder of the service's announcements, with which it comes and goes.
+#: A folder beside the file of the service's events, which is created and removed with it.
 FOLDER = "requests"
-#: Of each body the debuggee keeps so many bytes.
+#: How many bytes of each body the debuggee keeps.
 MOST_BYTES = 10 * 1000 * 1000
 LIST_COMMAND = "inv deploy.requests"
 
 
 @dataclass(frozen=True)
 class FailedRequest:
-    """A request that a service answered with an error of its own.
+    """A request that a service answered with a server error.
 
     Attributes:
         number: Counted from 1 since the service was started.
         time: When it was answered, in seconds since the epoch.
         method: HTTP's method.
-        path: With the query.
-        headers: But for those with credentials.
-        bytes: Of its body.
-        whole: Whether all of the body is kept.
-        status: The answer's.
-        error: ``type``, ``message``, ``file``, ``line`` and ``traceback`` of what was raised; None where nothing was.
-        worker: The process id, where the service runs, of the worker that it failed in.
-        body: Where its body is kept.
+        path: The path with the query.
+        headers: Its headers, without those with credentials.
+        bytes: The length of its body, in bytes.
+        whole: Whether the complete body is kept.
+        status: The status of the answer.
+        error: ``type``, ``message``, ``file``, ``line`` and ``traceback`` of the exception; None if there was none.
+        worker: The process id of the worker in which it failed, in the service's container or on its machine.
+        body: The file with its body.
     """
 
     number: int
@@ -59,19 +59,19 @@ class FailedRequest:
 
     @property
     def exception(self) -> str:
-        """What was raised, in one line; empty where nothing was."""
+        """The exception in one line; empty if there was none."""
         if self.error is None:
             return ""
         message = " ".join(str(self.error.get("message") or "").split())
         return f"{self.error.get('type')}: {message}" if message else str(self.error.get("type"))
 
     def place(self, service: Service) -> tuple[Path, int] | None:
-        """Where in the person's own code it was raised, on this machine; None where nobody knows."""
+        """The file on this machine and the line of the user's code that raised; None if it is not known."""
         file, line = (self.error or {}).get("file"), (self.error or {}).get("line")
         return (service.local_path(str(file)), line) if file and isinstance(line, int) else None
 
     def as_json(self, service: Service) -> dict[str, Any]:
-        """What ``--json`` shows of it."""
+        """The object that ``--json`` shows."""
         place = self.place(service)
         return {
             "number": self.number,
@@ -97,11 +97,11 @@ class FailedRequest:
 
 
 def list_failed_requests(service: Service) -> list[FailedRequest]:
-    """The failed requests that are kept of a service, the oldest first."""
+    """List the kept failed requests of a service, the oldest first."""
     found = []
     folder = service.events.parent / FOLDER
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
-        # One that is just being taken away for a newer one is gone.
+        # A request may just be removed for a newer one.
         request = _read_request(path)
         if request is not None:
             found.append(request)
@@ -130,10 +130,10 @@ def _read_request(path: Path) -> FailedRequest | None:
 
 
 def find_request(service: Service, number: int | None) -> FailedRequest:
-    """A kept request; by default the latest.
+    """Find a kept request; by default the latest.
 
     Raises:
-        UserError: There is none, or none of this number.
+        UserError: There is none, or none with this number.
     """
     found = list_failed_requests(service)
     if not found:
@@ -150,10 +150,10 @@ def find_request(service: Service, number: int | None) -> FailedRequest:
 
 
 def repeat_request(one: FailedRequest) -> Request:
-    """The request as it came, to be posted once more.
+    """Make the same request again.
 
     Raises:
-        UserError: Its body is not kept, or not all of it.
+        UserError: Its body is not kept, or not completely.
     """
     if not one.whole:
         why = (
@@ -176,5 +176,5 @@ def repeat_request(one: FailedRequest) -> Request:
 
 
 def is_of_former_code(one: FailedRequest, service: Service) -> bool:
-    """Whether the service has loaded its code anew since a request failed."""
+    """Whether the service has reloaded its code since a request failed."""
     return current_worker(service.events) not in (0, one.worker)

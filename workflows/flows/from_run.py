@@ -1,7 +1,7 @@
-"""A run that goes on from another: what that one has done is taken over, and the rest runs on its outputs.
+"""Continues an earlier run: its completed steps are taken over, and the others run with their outputs.
 
-A step that is taken over is left out of the new run, as ``--skip`` does, and its outputs are given to what needs them,
-as ``--input STEP.OUTPUT=PATH`` does. What was typed for the earlier run counts here, too.
+A step that is taken over is left out of the new run, as with ``--skip``, and its outputs become the inputs of other
+steps, as with ``--input STEP.OUTPUT=PATH``. The options typed for the earlier run apply as well.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
     from ..console import Console
     from .pipeline import Wanted
 
-#: The flag, as it is kept among what was typed for a run.
+#: The flag, as in a run's recorded options.
 FLAG = "--from-run"
-#: Names of steps that are shown in one line.
+#: How many names of steps are shown in one line.
 _SHOWN = 6
-#: Tells where the outputs of steps of a run lie, by ``STEP.OUTPUT``; see :meth:`Backend.outputs`.
+#: Returns the paths of outputs of a run's steps, by ``STEP.OUTPUT``; see :meth:`Backend.outputs`.
 Outputs = Callable[[RunRecord, Sequence[str]], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
 class TakenOver:
-    """What goes on from an earlier run.
+    """What is taken over from an earlier run.
 
     Attributes:
-        run: That run.
+        run: The earlier run.
         file: Its pipeline file.
         wanted: What is run now.
         steps: The steps that are taken over.
-        inherited: The outputs, by step, of what that run itself had taken over.
-        outputs: Their outputs, by ``STEP.OUTPUT``.
+        inherited: The outputs, by step, that the earlier run itself had taken over.
+        outputs: The outputs of ``steps``, by ``STEP.OUTPUT``.
         typed_skip: The steps that were left out by name.
         typed: What was typed now.
-        code: Whether the steps that run have the code of that run, too.
+        code: Whether the steps that run use the code of the earlier run.
     """
 
     run: RunRecord
@@ -64,11 +64,11 @@ class TakenOver:
 
     @property
     def all_steps(self) -> tuple[str, ...]:
-        """The steps of that run and of those before it."""
+        """The steps that are taken over from the earlier run and from the runs before it."""
         return (*self.inherited, *self.steps)
 
     def line(self, pipeline: Pipeline) -> str:
-        """What a person is told of it; of a step that was asked for, what it needs."""
+        """One line about it for the user; if steps were named, only about the steps that they need."""
         entries = [entry for step in pipeline.steps for entry in step.inputs.values()]
         used = {str(entry.path or entry.asset) for entry in entries}
         by_step = {name: list(self.inherited.get(name, ())) for name in self.all_steps}
@@ -82,14 +82,14 @@ class TakenOver:
         return f"Taken over from the run {self.run.run_id}: {names}{more}."
 
     def check_steps_exist(self, names: Sequence[str], error: UserError | None) -> None:
-        """See that the pipeline file still has the steps that are taken over.
+        """Check that the pipeline file still has the steps that are taken over.
 
         Args:
-            names: The steps that it has.
-            error: What is wrong with it; then it may be one of these.
+            names: The steps of the file.
+            error: What is wrong with the file. If anything is, nothing is checked, since a step may not have been read.
 
         Raises:
-            UserError: One is not there.
+            UserError: A step is missing.
         """
         gone = [name for name in self.all_steps if not any(f"{one}.".startswith(f"{name}.") for one in names)]
         if gone and error is None:
@@ -99,21 +99,21 @@ class TakenOver:
             )
 
     def print_changes(self, console: Console, whole: Pipeline | None, pipeline: Pipeline) -> None:
-        """Say what is taken over, and what has changed since; see :func:`changes`."""
+        """Print what is taken over, and what has changed since; see :func:`changes`."""
         console.line(self.line(pipeline))
         for line in changes(self, whole, pipeline):
             console.line(f"  note: {line}")
 
     def print_environment_changes(self, console: Console, run: RunRecord) -> None:
-        """Say of which steps of a run that has been submitted the environment has changed since."""
+        """Print which steps of a submitted run have another environment than in the earlier run."""
         for line in environments_changed(self, run):
             console.line(f"  note: {line}")
 
     def with_kept_code(self, pipeline: Pipeline) -> Pipeline:
-        """A pipeline whose steps run the code that they had in the earlier run.
+        """The pipeline with the code that its steps had in the earlier run.
 
         Raises:
-            UserError: That of one was not kept.
+            UserError: The code of a step was not kept.
         """
         steps = []
         for step in pipeline.steps:
@@ -130,7 +130,7 @@ class TakenOver:
         return pipeline.with_steps(steps)
 
     def without_notes(self, pipeline: Pipeline) -> Pipeline:
-        """A pipeline less the notes that say that these steps are left out."""
+        """The pipeline without the notes that these steps are left out."""
         mine = tuple(f"`{name}` is left out" for name in self.all_steps if name not in self.typed_skip)
         return replace(pipeline, notes=tuple(note for note in pipeline.notes if not note.startswith(mine)))
 
@@ -138,18 +138,18 @@ class TakenOver:
 def take_over(
     run: RunRecord, wanted: Wanted, outputs_of: Outputs, file: Path | None, *, whole: bool = False, code: bool = False
 ) -> TakenOver:
-    """Find what of an earlier run can be taken over.
+    """Find what can be taken over from an earlier run.
 
     Args:
         run: The earlier run.
-        wanted: What has been asked for now; with steps by name, these run, else every step that did not complete.
-        outputs_of: Tells where outputs lie.
-        file: The pipeline file that has been named now.
-        whole: Whether nested pipelines are taken over as wholes: they are submitted so.
-        code: Whether they run the code that they had then.
+        wanted: What was typed now. If it names steps, these run; otherwise all steps that have not completed run.
+        outputs_of: Returns the paths of outputs.
+        file: The pipeline file that was typed now, or None.
+        whole: Whether nested pipelines are only taken over completely, because they are submitted as one job.
+        code: Whether the steps run the code of the earlier run.
 
     Raises:
-        UserError: It is not over, nothing of it is left to run, or an output that is needed is gone.
+        UserError: It is not over, nothing of it is left to run, or a needed output is gone.
     """
     if not run.final:
         raise UserError(
@@ -207,7 +207,7 @@ def _file_of(run: RunRecord) -> Path:
 
 
 def _plan(run: RunRecord) -> Plan:
-    """The plan of a run; of one that was submitted from elsewhere, as much as the names of its steps."""
+    """The plan of a run; for a run that was submitted from elsewhere it only has the names of the steps."""
     if run.in_workspace and not run.file:
         image = ImageRef(IN_WORKSPACE, "", "")
         return Plan(tuple(PlannedStep(step.name, "", None, image) for step in run.steps))
@@ -215,10 +215,10 @@ def _plan(run: RunRecord) -> Plan:
 
 
 def _check_outputs_exist(run: RunRecord, plan: Plan, names: Sequence[str], outputs: Mapping[str, str]) -> None:
-    """See that what the other steps of a run take of some is there.
+    """Check that the outputs of some steps that the others need exist.
 
     Raises:
-        UserError: An output is not.
+        UserError: An output does not.
     """
     for step in plan.steps:
         for entry in step.inputs.values() if step.name not in names else ():
@@ -231,23 +231,23 @@ def _check_outputs_exist(run: RunRecord, plan: Plan, names: Sequence[str], outpu
 
 
 def _whole_jobs(plan: Plan, names: Sequence[str]) -> list[str]:
-    """Steps of the pipeline itself: a nested one in its steps' place where all of these are there."""
+    """Replace steps by the jobs of the outermost pipeline; a nested pipeline counts if all of its steps are given."""
     tops = dict.fromkeys(name.partition(".")[0] for name in names)
     left = {step.name.partition(".")[0] for step in plan.steps if step.name not in names}
     return [top for top in tops if top not in left]
 
 
 def _without_trials(plan: Plan, steps: Iterable[PlannedStep]) -> list[PlannedStep]:
-    """Steps less the trials of sweeps: of a sweep all is taken over, or nothing."""
+    """Remove the trials of sweeps from steps: a sweep is taken over completely or not at all."""
     trials = {name for step in plan.steps if step.best is not None for name in step.best.trials}
     return [step for step in steps if step.name not in trials]
 
 
 def _merge_typed(run: RunRecord, wanted: Wanted, outputs_of: Outputs) -> tuple[Wanted, dict[str, list[str]]]:
-    """What was typed for the earlier run, with what is typed now in front, and what that run had taken over itself.
+    """Merge the earlier run's options with what was typed now, which wins; also returns what that run had taken over.
 
     Raises:
-        UserError: It held a secret, which is not kept.
+        UserError: An earlier value was a secret, which is not kept.
     """
     inputs: dict[str, str] = {}
     skip: list[str] = []
@@ -265,10 +265,10 @@ def _merge_typed(run: RunRecord, wanted: Wanted, outputs_of: Outputs) -> tuple[W
         elif word in parts:
             parts[word] = value
         elif word == FLAG:
-            # What that one had taken over itself.
+            # The earlier run had itself continued another one.
             first, inherited = _inherited(run, value, wanted.only, outputs_of)
             before = first.parts
-            # What this run has done again is its own.
+            # Steps that the earlier run has run again are its own.
             again = {step.name for step in run.steps} & {*first.skip}
             inherited = {name: paths for name, paths in inherited.items() if name not in again}
             older = {name: text for name, text in first.inputs.items() if name.rpartition(".")[0] not in again}
@@ -290,10 +290,10 @@ def _merge_typed(run: RunRecord, wanted: Wanted, outputs_of: Outputs) -> tuple[W
 def _inherited(
     run: RunRecord, earlier: str, only: Sequence[str], outputs_of: Outputs
 ) -> tuple[Wanted, dict[str, list[str]]]:
-    """What a run has from the one that it went on from, as if it had been typed.
+    """What a run had taken over from the run that it continued, as if it had been typed.
 
     Raises:
-        UserError: That one is gone, or is no earlier one.
+        UserError: That run is gone, or is not an earlier one.
     """
     from ..runs import store
     from .pipeline import Wanted
@@ -321,16 +321,16 @@ def _inherited(
 
 
 def _is_named_by(name: str, only: Sequence[str]) -> bool:
-    """Whether a step is among those that somebody has named, in full, by its last part, or as a pipeline's."""
+    """Whether a step is named by one of the names: in full, by its last part, or by its nested pipeline."""
     return any(name == one or name.endswith(f".{one}") or name.startswith(f"{one}.") for one in only)
 
 
 def _needed(plan: Plan, done: Iterable[PlannedStep], only: Sequence[str]) -> list[PlannedStep]:
-    """The completed steps that are taken over: all, or those that the named ones come after."""
+    """The completed steps that are taken over: all of them, or those that the named steps depend on."""
     completed = {step.name: step for step in done}
     names = [step.name for step in plan.steps]
     if not all(any(_is_named_by(name, [one]) for name in names) for one in only or [""]):
-        # All, or what has not been in this run and may need whatever was.
+        # No step is named, or a named step was not in the earlier run and may need any of its outputs.
         return list(completed.values())
     after = {step.name: step.after for step in plan.steps}
     waiting = [step.name for step in plan.steps if _is_named_by(step.name, only)]
@@ -349,7 +349,7 @@ def changes(taken: TakenOver, whole: Pipeline | None, pipeline: Pipeline) -> lis
 
     Args:
         taken: What is taken over.
-        whole: The pipeline file as it would be without a step left out; None where it cannot be read so.
+        whole: The complete pipeline of the file, without steps left out; None if it cannot be read.
         pipeline: What is run now.
     """
     before = {step.name: step for step in _plan(taken.run).steps if step.command}
@@ -371,7 +371,7 @@ def changes(taken: TakenOver, whole: Pipeline | None, pipeline: Pipeline) -> lis
 
 
 def _changed(earlier: PlannedStep, now: Step) -> list[str]:
-    """Which of a step's particulars are others than they were."""
+    """The parts of a step that have changed."""
     changed = []
     if earlier.command != now.command:
         changed.append("the command")
@@ -390,14 +390,14 @@ def _changed(earlier: PlannedStep, now: Step) -> list[str]:
 
 
 def _different(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The names whose values are others; secrets are not kept, and count as the same."""
+    """The names whose values differ; secrets are not kept, and count as equal."""
     return sorted(
         name for name in {*before, *now} if before.get(name) != now.get(name) and MASK not in before.get(name, "")
     )
 
 
 def environments_changed(taken: TakenOver, run: RunRecord) -> list[str]:
-    """Of which steps the environment is another one than in the earlier run, one line each.
+    """The steps whose environment differs from that of the earlier run, one line each.
 
     Args:
         taken: What is taken over.
@@ -407,7 +407,7 @@ def environments_changed(taken: TakenOver, run: RunRecord) -> list[str]:
     told = []
     for step in plan_of(run).steps:
         old, new = before.get(step.name), step.image
-        # An engine's cannot be compared with another's.
+        # Environments of different engines cannot be compared.
         if old is not None and old.engine == new.engine and (old.digest or old.name) != (new.digest or new.name):
             told.append(f"the environment of {step.name} has changed since; it runs in what the file says now")
     return told

@@ -1,4 +1,4 @@
-"""Seeing to what was started and built, across projects."""
+"""Lists services and removes unused images and environments, for all projects of this machine."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def _answering_engines() -> list[Engine]:
 
     found = [engines.load("process")]
     if engine_answers():
-        # What does not answer has nothing to list.
+        # An engine that does not answer has nothing to list.
         with contextlib.suppress(UserError):
             found.append(engines.load("docker"))
     return found
 
 
 def services(here: Path) -> list[dict[str, str]]:
-    """Every service of this program on this machine, one row each.
+    """List every service of this program on this machine, one row each.
 
     Args:
-        here: The project of the command, which may have been moved since it was used last.
+        here: The project of the command, which may have been moved since it was last used.
     """
     rows: list[dict[str, str]] = []
     known: set[str] = set()
@@ -42,7 +42,7 @@ def services(here: Path) -> list[dict[str, str]]:
         engine = answering.get(service.engine)
         state = "unknown" if engine is None else "running" if engine.is_alive(service) else "ended"
         if engine is not None and state == "running":
-            # That somebody holds its port by now is said by the commands that need it.
+            # If another program has taken its port, the commands that need the port report it.
             with contextlib.suppress(UserError):
                 engine.ensure_forwarder(service)
             state = _state(service)
@@ -63,7 +63,7 @@ def services(here: Path) -> list[dict[str, str]]:
 
 
 def _state(service: Service) -> str:
-    """What a service is at that the engine runs, by what it has announced last."""
+    """The state of a service that the engine runs, from its last event."""
     if not service.started:
         return "created"
     seen = [event["event"] for event in read_events(service.events)]
@@ -73,13 +73,13 @@ def _state(service: Service) -> str:
 
 
 def prune(console: Console, here: Path, tag: str, dry_run: bool) -> list[dict[str, object]]:
-    """Remove images and environments that no project uses any more, and what killed runs and deleted projects left.
+    """Remove images and environments that no project uses any more, and leftovers of killed runs and deleted projects.
 
     Args:
-        console: Where it shows itself.
+        console: Where progress is shown.
         here: The project of the command.
-        tag: The tag that is run.
-        dry_run: Whether only to show what would be removed.
+        tag: The tag of this project's image.
+        dry_run: Only show what would be removed.
 
     Returns:
         What was, or would be, removed: name and bytes.
@@ -92,7 +92,7 @@ def prune(console: Console, here: Path, tag: str, dry_run: bool) -> list[dict[st
     total = 0
 
     def looks(engine: Engine) -> list[Callable[[], list[Unused]]]:
-        # One after the other: without its container an image may be unused.
+        # In this order: an image may become unused when its container is removed.
         return [lambda: engine.list_abandoned(handles), lambda: engine.list_unused(keep, tag)]
 
     for engine in _answering_engines():
@@ -108,7 +108,7 @@ def prune(console: Console, here: Path, tag: str, dry_run: bool) -> list[dict[st
 
 
 def make_base(console: Console, name: str) -> None:
-    """Make a base image from Debian packages."""
+    """Build a base image from Debian packages."""
     from ..engines.docker import DockerEngine
 
     with console.step("base") as step:

@@ -1,4 +1,4 @@
-"""What a service runs in: the inference environment, or what a deployment's file asks for."""
+"""The environment that a service runs in: the inference environment, or the one of a deployment file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..paths import shown
 from ..pipelines.definition import EnvironmentReference
 from ..settings import Settings
 
-#: What a service needs besides what its own definition lists.
+#: Packages that a service needs in addition to its own definition.
 REQUIRED = (
     "azureml-inference-server-http>=1.5,<2",
-    # What the server pins does not fit later ones, and pip would try a dozen of them.
+    # Later versions conflict with the server's pins, and pip would try a dozen of them.
     "azure-monitor-opentelemetry-exporter<=1.0.0b40",
     "debugpy>=1.8.22,<2",
 )
@@ -26,15 +26,15 @@ _MLFLOW = ("mlflow", "mlflow-skinny")
 
 
 def environment_of(settings: Settings, deployment: OnlineDeployment | None, engine: str) -> ResolvedEnvironment:
-    """What a service is to run in; nothing is built yet.
+    """The environment for a service; nothing is built yet.
 
     Args:
         settings: For the default environment and the base image.
-        deployment: What its file says; None where no file is named.
+        deployment: The deployment of the deployment file; None if no file is named.
         engine: ``docker`` or ``process``.
 
     Raises:
-        UserError: Its definition is missing or cannot be read, or it cannot be had on this engine.
+        UserError: Its definition is missing or cannot be read, or this engine cannot run it.
     """
     reference = None if deployment is None else deployment.environment
     by_mlflow = deployment is not None and deployment.code is None and deployment.routes is None
@@ -56,13 +56,13 @@ def environment_of(settings: Settings, deployment: OnlineDeployment | None, engi
 
 
 def see_mlflow(definition: EnvironmentDefinition | None, deployment: OnlineDeployment) -> None:
-    """See that MLflow can serve a model: that its environment asks for it.
+    """Check that an environment has MLflow, which is to serve the model.
 
     Raises:
         UserError: It does not.
     """
     if definition is None:
-        # An image may have it; the service says so where it has not.
+        # An image may have it. If it has not, the service fails with a message.
         return
     asked = {item.name for item in definition.pip} | {item.name for item in definition.conda}
     if asked.isdisjoint(_MLFLOW):
@@ -81,10 +81,10 @@ def built(
     engine: Engine,
     report: Callable[[str], None],
 ) -> tuple[ImageRef, ResolvedEnvironment]:
-    """What the engine runs a service in, built where it is not there yet, and the environment that it is of.
+    """Build the environment of a service, unless it is built already; returns the image and its environment.
 
     Raises:
-        UserError: It cannot be had.
+        UserError: It cannot be built.
     """
     from ..engines.docker_contexts import ImageUnreachable
 
@@ -93,7 +93,7 @@ def built(
     except ImageUnreachable as error:
         if deployment is None or deployment.routes is not None:
             raise
-        # What counts for the script are the packages, and the default environment has the server's.
+        # The script depends on the packages, and the default environment has those of the server.
         other = environment_of(settings, replace(deployment, environment=None), engine.name)
         note = f"{error.problem.rstrip('.')}: {shown(settings.inference_env)} is used"
         image = replace(other.build(engine, report), notes=(note,))
@@ -102,7 +102,7 @@ def built(
 
 
 def found(environment: ResolvedEnvironment, settings: Settings, engine: Engine) -> ImageRef | None:
-    """What it runs in, where that is built already; an image that is used as it is counts as such where it is here."""
+    """The image of an environment if it is built already; an image that is used as it is has to be on this machine."""
     if environment.definition is not None:
         bases = dict.fromkeys((environment.base_image, settings.base_image))
         return next(filter(None, (engine.find(environment.definition, base) for base in bases)), None)

@@ -1,4 +1,4 @@
-"""Imports of an entry script that fail for want of a folder: which source folder would have them."""
+"""Remedies for imports of an entry script that fail because the source folder does not have the module."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pathlib import Path
 from ..models import Service
 from ..paths import shown
 
-#: Folders above the source folder that are looked into where the project does not hold it.
+#: How many folders above the source folder are searched if it is outside the project.
 _LEVELS = 3
-#: Python's own words: https://docs.python.org/3/library/exceptions.html#ModuleNotFoundError
+#: Python's message: https://docs.python.org/3/library/exceptions.html#ModuleNotFoundError
 _MISSING = re.compile(r"No module named '([\w.]+)'")
 
 
 def remedy_for_import(service: Service, message: str, again: str) -> str | None:
-    """What to do about a module that was not found but lies above the source folder, or beside the script.
+    """The remedy for a module that was not found, but exists above the source folder or beside the script.
 
     Args:
         service: The service.
         message: The message of its ModuleNotFoundError.
-        again: The command that starts it anew.
+        again: The command that starts it again.
 
     Returns:
-        The second line of the error; None where no folder of the person's has the module.
+        The second line of the error; None if no such folder has the module.
     """
     found = _MISSING.search(message)
     if found is None or found[1].partition(".")[0] in sys.stdlib_module_names:
@@ -45,7 +45,7 @@ def remedy_for_import(service: Service, message: str, again: str) -> str | None:
 
 
 def _folders_above(service: Service) -> Iterator[Path]:
-    """The folders above the source folder: as far as the project goes, or a few."""
+    """The folders above the source folder, up to the project's folder; a few if it is outside the project."""
     parents = list(service.source.parents)
     if service.project in parents:
         yield from parents[: parents.index(service.project) + 1]

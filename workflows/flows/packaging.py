@@ -1,4 +1,4 @@
-"""The build of a deployment whose image comes from Azure ML: packaged there, brought here, found again."""
+"""The image of a deployment that Azure ML packages: packages it there, fetches it, and finds it again."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a deployment's image comes from, other than a build here.
+    """The source of a deployment's image, if it is not built here.
 
     Attributes:
-        model: The registered model; None for the one packaged last.
+        model: The registered model; None for the one that was packaged last.
         generate_dockerfile: Fetch the build context and build the image here.
     """
 
@@ -63,8 +63,8 @@ class Packaging:
 
     Attributes:
         settings: The settings.
-        console: Where it shows itself.
-        source: What is wanted.
+        console: Where progress is shown.
+        source: What to package.
     """
 
     settings: Settings
@@ -76,10 +76,10 @@ class Packaging:
         return state_folder(self.settings.project, "deployment") / "package.json"
 
     def build(self, engine: DockerEngine, definition: EnvironmentDefinition, step: Step) -> ImageRef:
-        """The image, packaged and brought here where it is not here yet.
+        """Package and fetch the image, unless it is here already.
 
         Raises:
-            UserError: It cannot be made or brought here. Nothing half made is left here.
+            UserError: It cannot be packaged or fetched. Nothing incomplete is left here.
         """
         assert self.source.model is not None
         settings = self.settings
@@ -123,10 +123,10 @@ class Packaging:
         return engine.build_package(place, key, made.login, step.detail)
 
     def last(self, engine: DockerEngine) -> ImageRef:
-        """The image packaged last.
+        """The image that was packaged last.
 
         Raises:
-            UserError: There is none, or it is of another model.
+            UserError: There is none, or it has another model.
         """
         known, first = read_json(self._record) or {}, "First: inv deploy.build --source azureml --model "
         if not known or not engine.has_image(str(known.get("name"))):
@@ -138,6 +138,6 @@ class Packaging:
 
 
 def _key(workspace: str, model: ModelName, what: Recipe, here: bool) -> str:
-    """What decides a package, but for the code: that is mounted over what the image has of it."""
+    """A digest of what a package is made from, without the code, which is mounted over the image's copy."""
     parts = (workspace, str(model), what.conda, what.base_image or "", what.base_dockerfile or "", what.source.name)
     return hashlib.sha256("\0".join((*parts, str(here))).encode()).hexdigest()

@@ -14,17 +14,17 @@ class PhaseLines:
     """Makes lines about the phases of steps in a workspace, once each phase is over."""
 
     def __init__(self) -> None:
-        self._told: dict[str, int] = {}
+        self._reported: dict[str, int] = {}
 
     def new(self, run: RunRecord) -> list[str]:
         """A line for each phase that has ended since the last call."""
         lines = []
         for step in run.steps:
             phases = step.phases
-            for index in range(self._told.get(step.name, 0), len(phases) - 1):
+            for index in range(self._reported.get(step.name, 0), len(phases) - 1):
                 word, since = phases[index]
                 lines.append(f"{step.name}: {word} {format_duration(phases[index + 1][1] - since)}")
-            self._told[step.name] = max(0, len(phases) - 1)
+            self._reported[step.name] = max(0, len(phases) - 1)
         return lines
 
 
@@ -37,7 +37,7 @@ class HoldLines:
 
     def __init__(self, names: Collection[str]) -> None:
         self._names = names
-        self._told: dict[tuple[str, int], str] = {}
+        self._reported: dict[tuple[str, int], str] = {}
 
     def new(self, run: RunRecord) -> list[str]:
         """A line for each step, or rank of one, that has begun or ended to hold since the last call."""
@@ -47,10 +47,10 @@ class HoldLines:
                 continue
             for one in attachable.attachables_of_step(run, step):
                 key = (step.name, one.rank or 0)
-                before = self._told.get(key)
+                before = self._reported.get(key)
                 if one.state != before and (text := _of_hold(one, before)):
                     lines.append(f"{step.name}{'' if one.rank is None else f', rank {one.rank}'} {text}")
-                self._told[key] = one.state
+                self._reported[key] = one.state
         return lines
 
 

@@ -1,4 +1,4 @@
-"""The story of a pipeline: submit, tail-log, attach; later status, inspect, cancel."""
+"""The chain of steps for a pipeline: submit, tail-log, attach; later status, inspect, cancel."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
     from .snapshots import Found
 
 
-#: Seconds in which it is known whether a run that was submitted from elsewhere is over; and between two looks.
+#: Seconds until the state of a run that was submitted from elsewhere is known; and seconds between two checks.
 REPORT_SECONDS, POLL_SECONDS = 10.0, 0.1
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What of a pipeline is to be run, and with which inputs.
+    """Which part of a pipeline is to be run, and with which inputs.
 
     Attributes:
-        inputs: Values by name of an input, of ``step.input``, or of ``step.output`` of what is left out.
-        only: Steps that are wanted, with what they need; empty for all.
-        skip: Steps that are left out.
-        parts: What is run of sweeps and parallel steps.
-        taken: What is taken over from an earlier run.
+        inputs: Values by name of an input, by ``step.input``, or by ``step.output`` for steps that are left out.
+        only: Steps to run, with the steps that they need; empty for all.
+        skip: Steps to leave out.
+        parts: Which trials of sweeps and mini-batches of parallel steps to run.
+        taken: What is taken over from an earlier run; None if there is none.
     """
 
     inputs: Mapping[str, str] = field(default_factory=dict)
@@ -57,11 +57,11 @@ class Wanted:
 
 @dataclass
 class PipelineFlow:
-    """The steps, on one project's settings. Each can be done alone; `debug` chains them.
+    """The steps for one project. Each can be used alone; `debug` chains them.
 
     Attributes:
         settings: The settings.
-        console: Where steps show themselves.
+        console: Where progress is shown.
     """
 
     settings: Settings
@@ -102,10 +102,10 @@ class PipelineFlow:
             return run
 
     def read(self, wanted: Wanted, *, in_editor: bool = False) -> Pipeline:
-        """The pipeline of the settings, or as much of it as is wanted.
+        """Read the pipeline of the settings, or the wanted part of it.
 
         Raises:
-            UserError: It cannot be run so.
+            UserError: It cannot be run like this.
         """
         from ..pipelines.selection import NoStep
 
@@ -132,12 +132,12 @@ class PipelineFlow:
         return chosen_sdk(self.settings) == "v2"
 
     def _read_complete(self, taken: TakenOver) -> Pipeline | None:
-        """The pipeline as its file is now, with the steps that are taken over.
+        """Read the complete pipeline as its file is now, including the steps that are taken over.
 
-        None where it cannot be read so, or SDK v2 reads it: that has the whole together with what is run.
+        Returns None if it cannot be read, or SDK v2 reads it, which returns the complete pipeline with the wanted part.
 
         Raises:
-            UserError: One of them is not in it any more.
+            UserError: A step that is taken over is not in it any more.
         """
         if self._by_v2:
             return None
@@ -145,27 +145,27 @@ class PipelineFlow:
         try:
             whole, error = self._survey(replace(taken.wanted, inputs=own, only=(), skip=taken.typed_skip))
         except UserError:
-            return None  # It is told where it is read as it will run.
+            return None  # The error is reported when the wanted part is read.
         taken.check_steps_exist([step.name for step in whole.steps], error)
         return whole
 
     def continue_run(self, run: str, wanted: Wanted, *, named_file: bool, code: bool) -> Wanted:
-        """What is to be run, going on from an earlier run; the flow's settings name its file from now on.
+        """Determine what to run to continue an earlier run; the flow's settings then have its pipeline file.
 
         Args:
             run: The earlier run, by id or number.
             wanted: What was typed.
-            named_file: Whether a pipeline file was typed, too, which then counts.
-            code: Whether the steps run the code that they had then.
+            named_file: Whether a pipeline file was typed as well, which is used then.
+            code: Whether the steps run the code of the earlier run.
 
         Raises:
-            UserError: It cannot go on from there.
+            UserError: That run cannot be continued.
         """
         from .from_run import take_over
 
         found = self.find(run)
         deadline = time.monotonic() + REPORT_SECONDS
-        # One that was submitted from elsewhere may be known here since a moment ago.
+        # The state of a run that was submitted from elsewhere may still be arriving.
         while not (found.file or found.final or any(step.status == RUNNING for step in found.steps)):
             if time.monotonic() > deadline:
                 break
@@ -212,11 +212,11 @@ class PipelineFlow:
         """Show what a run would do.
 
         Args:
-            wanted: What of the pipeline.
-            debug: What is to be debugged of it.
+            wanted: Which part of the pipeline.
+            debug: What is to be debugged.
 
         Raises:
-            UserError: It could not be run; all that is missing or wrong is told.
+            UserError: It could not be run; it has everything that is missing or wrong.
         """
         from ..pipelines.selection import NoStep
         from .pipeline_dry_run import look, show_job
@@ -245,7 +245,7 @@ class PipelineFlow:
             raise error
 
     def tail_log(self, run: RunRecord, only: str | None = None) -> list[Attachable]:
-        """Wait until a debugged step says where it listens; see :func:`~workflows.flows.watching.until_open`."""
+        """Wait until a debugger can attach to a step; see :func:`~workflows.flows.watching.until_open`."""
         return until_open(self._watching, run, only)
 
     def attach(self, run: RunRecord, found: Sequence[Attachable], before: bytes | None = None) -> None:
@@ -253,7 +253,7 @@ class PipelineFlow:
         attach(self.console, run, found, before)
 
     def debug(self, wanted: Wanted, debug: DebugRequest, options: str = "") -> tuple[RunRecord, list[Attachable]]:
-        """The whole chain. What Ctrl-C or a silent step leaves behind is ended."""
+        """Run the complete chain. The run is canceled on Ctrl-C and on errors such as a step that never listens."""
         before = launch_json(self.settings.project)
         run = self.submit(wanted, debug, options)
         try:
@@ -262,7 +262,7 @@ class PipelineFlow:
             if found:
                 self.attach(run, found, before)
         except (StepFailed, StillWaiting):
-            # Independent steps are left to finish; and a node that took minutes to come may be reached yet.
+            # Independent steps may finish. A node that took minutes to start may still become reachable.
             raise
         except BaseException:
             self.cancel(run)
@@ -270,10 +270,10 @@ class PipelineFlow:
         return run, found
 
     def join(self, debug: DebugRequest) -> tuple[RunRecord, list[Attachable]] | None:
-        """Wait for a run that is on its way to what is to be debugged; None where there is none.
+        """Wait for an existing run that still reaches what is to be debugged; None if there is none.
 
-        An editor that attaches to several steps asks for each of them at once: one starts the run, and a step that
-        comes later is waited for, however long somebody looks at the one before.
+        An editor that attaches to several steps starts one command for each of them. One command starts the run, and
+        the others wait for their steps, however long the steps before are debugged.
         """
         for run in self.backend.runs():
             run = self.backend.refresh(run)
@@ -294,32 +294,32 @@ class PipelineFlow:
     # One run
 
     def find(self, wanted: str | None) -> RunRecord:
-        """The run that is meant; the latest without a word."""
+        """Find a run by what was typed; the latest for None."""
         found = self.backend.find(wanted)
-        # One of the other backend's is brought up to date by that one.
+        # A run of the other backend is refreshed by that one.
         return found if self._backend_of(found) is self.backend else self.refresh(found)
 
     def find_by_configuration(self, name: str) -> RunRecord | None:
-        """The run that an editor has just left: the latest with a launch configuration of that name."""
+        """The run whose debugger an editor has just detached: the latest with a launch configuration of that name."""
         for run in self.runs():
             if any(name in some for step in run.steps for some in configurations_by_rank(step).values()):
                 return self.refresh(run)
         return None
 
     def runs(self) -> list[RunRecord]:
-        """Every run of the project, the latest first."""
+        """List every run of the project, the latest first."""
         return self.backend.runs()
 
     def refresh(self, run: RunRecord) -> RunRecord:
-        """What is known of a run by now."""
+        """The current record of a run."""
         return self._backend_of(run).refresh(run)
 
     def cancel(self, run: RunRecord) -> RunRecord:
-        """End everything of a run; the run as it is then."""
+        """Cancel a run; returns its record after that."""
         return self._backend_of(run).cancel(run)
 
     def _backend_of(self, run: RunRecord) -> Backend:
-        """Where a run is at home, whatever the settings say of the next one."""
+        """The backend that a run runs on, whatever the settings are."""
         name = "azureml" if run.in_workspace else "local"
         if self.backend.name == name:
             return self.backend
@@ -328,7 +328,7 @@ class PipelineFlow:
         return self._other
 
     def step(self, run: RunRecord, name: str | None) -> StepRecord | None:
-        """A run's step by name, or by the last part of it where only one step has that.
+        """Find a run's step by name, or by the last part of it if only one step has that.
 
         Raises:
             UserError: It has none of that name, or several.
@@ -345,14 +345,14 @@ class PipelineFlow:
         return run.step(fitting[0])
 
     def inspect(self, run: RunRecord, step: str | None, look: StepInspection, tell: Report) -> dict[str, Any]:
-        """Look at lines of a step, or at what holds; see :func:`.step_inspection.inspect_step`."""
+        """Inspect a step at lines, or where it holds; see :func:`.step_inspection.inspect_step`."""
         return inspect_step(self._watching, run, replace(look, step=self.step(run, step)), tell)
 
     def snapshots(self, run: RunRecord, step: str | None) -> Found:
         """The snapshots of a run's failures; those of a run in a workspace are fetched.
 
         Raises:
-            UserError: There are none; it says why.
+            UserError: There are none; the message has the reason.
         """
         from .snapshots import snapshots_of_run
 
@@ -364,7 +364,7 @@ class PipelineFlow:
 
 
 def _settings_of_run(settings: Settings, run: RunRecord) -> Settings:
-    """The settings with the workspace of a run, where its outputs are; by whichever SDK is chosen now."""
+    """The settings with the workspace of a run, which has its outputs, and the currently chosen SDK."""
     from ..azureml.run_location import load_location
 
     place = load_location(run.folder)

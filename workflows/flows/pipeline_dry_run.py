@@ -1,4 +1,4 @@
-"""What a pipeline would do, without doing it: each step's command, environment and inputs, and what is missing."""
+"""The dry run of a pipeline: each step's command, environment and inputs, and what is missing."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class DryStep:
 
     Attributes:
         step: The step.
-        command: With everything put in that is known before a run.
+        command: The command, with everything filled in that is known before a run.
         environment: What it runs in.
-        state: Whether that is there: ``there``, ``to be built``, ``to be pulled``, or empty where nobody here knows.
-        inputs: By name: what it is, and where that is said.
+        state: The state of that: ``there``, ``to be built``, ``to be pulled``, or empty if it is not known here.
+        inputs: The value of each input and the place that gives it, by name.
     """
 
     step: Step
@@ -41,7 +41,7 @@ class DryStep:
     inputs: Mapping[str, tuple[str, str]]
 
     def as_json(self) -> dict[str, Any]:
-        """Its values under the names that ``--json`` has."""
+        """The object that ``--json`` shows."""
         return {
             "step": self.step.name,
             "kind": self.step.kind,
@@ -66,7 +66,7 @@ def look(settings: Settings, console: Console, pipeline: Pipeline, error: UserEr
         error: What is wrong with it.
 
     Returns:
-        Everything that keeps it from running; None where nothing does.
+        Everything that keeps it from running; None if nothing does.
     """
     local = settings.backend == "local"
     chosen, word = engines.choose(settings.engine) if local else (None, "")
@@ -77,7 +77,7 @@ def look(settings: Settings, console: Console, pipeline: Pipeline, error: UserEr
     if chosen is not None:
         resolved, wrong = resolve_step_environments(pipeline.steps, settings, chosen)
         errors += wrong
-    # In the order in which they are told.
+    # This also sorts them by their places in the files.
     error = combine_errors(errors, pipeline.files) if errors else None
     for step in pipeline.steps:
         environment, state = _named(step.environment), ""
@@ -101,10 +101,10 @@ def show_job(console: Console, job: DryJob) -> UserError | None:
 
     Args:
         console: Where it is shown.
-        job: What would be.
+        job: What would be submitted.
 
     Returns:
-        Everything that keeps it from being submitted; None where nothing does.
+        Everything that keeps it from being submitted; None if nothing does.
     """
     error = combine_errors(job.errors, [job.file]) if job.errors else None
     for one in job.steps:
@@ -176,13 +176,13 @@ def _show(console: Console, one: DryStep) -> None:
 
 
 def _print(console: Console, step: Step, rows: Sequence[tuple[str, str]]) -> None:
-    """A step, and what is to be said of it."""
+    """Print a step and rows about it."""
     after = f"  after {', '.join(step.after)}" if step.after else ""
     ranks = f"  {step.ranks} processes" if step.ranks > 1 else ""
     console.line(f"{step.name}{after}{ranks}")
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
-        # A command of several lines keeps them: joined, they would be another command.
+        # A command of several lines keeps its line breaks: joined, it would be another command.
         first, *others = text.splitlines() or [""]
         console.line(f"  {name:<{width}}  {first}")
         for line in others:
@@ -190,7 +190,7 @@ def _print(console: Console, step: Step, rows: Sequence[tuple[str, str]]) -> Non
 
 
 def _input(one: Input) -> tuple[str, str]:
-    """What an input is, and where that is said."""
+    """An input's value, and the place that gives it."""
     if not one.given:
         return "not given", ""
     source = f"{shown(one.file)}:{one.line}" if one.file is not None else "typed"
@@ -209,7 +209,7 @@ def _named(reference: EnvironmentReference | None) -> str:
 
 
 def _environment(step: Step, one: ResolvedEnvironment, engine: Engine) -> tuple[str, str]:
-    """What a step runs in, and whether it is there."""
+    """What a step runs in, and whether that exists."""
     if one.definition is None:
         return _named(step.environment), ""
     there = engine.find(one.definition, one.base_image)

@@ -1,4 +1,4 @@
-"""What is sent to a service: any body, form data, or a query, as `--request` and the flags beside it say it."""
+"""Requests to a service, made from `--request` and its related flags: any body, form data, or a query."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ..paths import absolute
 if TYPE_CHECKING:
     from http.client import HTTPConnection
 
-#: What the server's /score answers.
+#: The methods that the server's /score accepts.
 METHODS = ("POST", "GET", "OPTIONS")
-#: What the debuggee calls a request's wishes; see :mod:`workflows.debuggee.azureml_debuggee.failed_requests`.
+#: The header with options for the debuggee; see :mod:`workflows.debuggee.azureml_debuggee.failed_requests`.
 WISHES = "X-AzureML-Debuggee"
-#: Headers about how one request was sent, and no part of it.
+#: Headers about the connection, which are not part of a request itself.
 _OF_ONE_CONNECTION = frozenset(
     ("connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding")
 )
@@ -39,10 +39,10 @@ class Request:
         method: HTTP's method.
         path: With the query.
         body: The body; None for none.
-        content_type: The body's, where there is one.
-        headers: Of one that was sent before, all of them; its path is then whole. None for one that was typed.
-        wishes: What the debuggee is asked for; the program does not see it.
-        extra: Headers of one that was typed, besides its content type.
+        content_type: The content type of the body, if there is one.
+        headers: All headers of a request that is sent again, whose path is complete; None for a typed request.
+        wishes: Options for the debuggee; the program does not get them.
+        extra: Headers of a typed request, besides its content type.
     """
 
     method: str = "POST"
@@ -54,7 +54,7 @@ class Request:
     extra: tuple[tuple[str, str], ...] = ()
 
     def send_as_it_was(self, connection: HTTPConnection) -> None:
-        """Send it with the headers that it had, and none of this client's own.
+        """Send it with its original headers, and none of this client's own.
 
         Raises:
             OSError: It could not be sent.
@@ -88,14 +88,14 @@ def read_request(
     header: Sequence[str] = (),
     text: bytes | None = None,
 ) -> Request:
-    """Make a request of what was typed.
+    """Make a request from what was typed.
 
     Args:
-        file: Its content is the body.
-        content_type: The body's; by default JSON where it is JSON, else what the file's name says.
-        method: One of :data:`METHODS`, in any case; by default POST.
+        file: The file with the body.
+        content_type: The content type of the body; by default JSON for JSON, otherwise guessed from the file's name.
+        method: One of :data:`METHODS`, in upper or lower case; by default POST.
         form: Fields ``NAME=VALUE`` and files ``NAME=@FILE``, in place of a file.
-        query: Values ``NAME=VALUE`` behind the address.
+        query: Values ``NAME=VALUE`` of the query.
         header: Headers ``NAME=VALUE``.
         text: The body itself, in place of a file; see :func:`typed_body`.
 
@@ -132,14 +132,14 @@ def read_request(
 
 
 def read_body_argument(typed: str | None, stdin: Callable[[], bytes]) -> tuple[Path | None, bytes | None]:
-    """What was typed after ``--request``: a file, or the body itself.
+    """Read the value of ``--request``: a file, or the body itself.
 
     Args:
         typed: A file's path, ``-`` for standard input, or JSON text: an object, a list or a text in quotes.
         stdin: Reads standard input.
 
     Raises:
-        BadValue: What begins as JSON is none.
+        BadValue: It begins like JSON, but is not valid JSON.
     """
     if typed is None:
         return None, None
@@ -182,7 +182,7 @@ def _type_of(body: bytes, file: Path) -> str:
     try:
         json.loads(body)
     except (ValueError, RecursionError):
-        # What was meant to be JSON, and is none, is for the server to refuse.
+        # A body that was meant as JSON but is invalid is left for the server to refuse.
         return mimetypes.guess_type(file.name, strict=False)[0] or "application/octet-stream"
     return "application/json"
 
@@ -203,7 +203,7 @@ def _text(value: str) -> bytes:
 
 
 def _encode_part(name: str, value: str, boundary: str) -> bytes:
-    """A field; https://www.rfc-editor.org/rfc/rfc7578."""
+    """Encode a form's field; https://www.rfc-editor.org/rfc/rfc7578."""
     lines = [f"--{boundary}", f'Content-Disposition: form-data; name="{_escape_name(name)}"']
     if value.startswith("@"):
         file = Path(value[1:])

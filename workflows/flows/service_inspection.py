@@ -1,4 +1,4 @@
-"""A look at a running service without an editor: at a line of it, or at what a request raises."""
+"""Inspects a running service without an editor: at a line, or where a request raises."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from . import custom_server
 from .request import Request
 from .service_requests import ready_status, send_request
 
-#: Lines of an answer that tells of an error, and of a traceback.
+#: How many lines of an answer with an error, or of a traceback, are shown.
 ANSWER_LINES = 15
-#: Seconds for the debuggee to announce why an answer was an error, once that has come.
+#: Seconds for the debuggee to report the exception behind an answer, once that has arrived.
 _ANNOUNCED_SECONDS = 2.0
-#: The answers that are the server's own fault.
+#: The lowest status of an answer that is a server error.
 _ERROR = 500
 
 
@@ -33,13 +33,13 @@ class Look:
     """What is wanted of an inspection.
 
     Attributes:
-        locations: Where, as typed; none to stop where the request raises, or at ``at_breakpoint``.
-        request: What is sent.
+        locations: Where to stop, as typed; none to stop where the request raises, or at a ``breakpoint()``.
+        request: The request to send.
         wanted: What to do there.
-        is_given: Whether the person has said what to send.
-        number: Of a request that was kept, its number.
+        is_given: Whether the user has given the request.
+        number: The number of a kept request; None for any other one.
         repeat: How often it is sent, one after the other.
-        at_breakpoint: Whether to stop where the code calls ``breakpoint()``; no location is named then.
+        at_breakpoint: Whether to stop where the code calls ``breakpoint()``; there are no locations then.
     """
 
     locations: tuple[str, ...]
@@ -52,7 +52,7 @@ class Look:
 
     @property
     def by_server(self) -> bool:
-        """Whether to stop at what the server answers for, with no place and no type of exception named."""
+        """Whether to stop at exceptions that become an error answer: no place and no exception type is given."""
         return not (self.locations or self.wanted.raised or self.at_breakpoint)
 
 
@@ -109,7 +109,7 @@ def inspect_service(service: Service, look: Look, tell: Report) -> dict[str, Any
 
 
 def _report_hold(service: Service, tell: Report) -> dict[str, Any]:
-    """What is said of a service that holds, with no place named and nothing posted.
+    """Report that a service holds; used when neither a place nor a request is given.
 
     Raises:
         BadValue: It does not hold.
@@ -156,7 +156,7 @@ def _nothing_raised(look: Look) -> NotReached:
 
 
 def missing_request_error(response: Mapping[str, Any]) -> UserError | None:
-    """The error for a service that fails at the empty object which it was sent for want of a request."""
+    """The error for a service that fails with the empty object that is sent if no request was given."""
     if response["status"] < _ERROR:
         return None
     return UserError(
@@ -166,24 +166,24 @@ def missing_request_error(response: Mapping[str, Any]) -> UserError | None:
 
 
 def answer_lines(response: Mapping[str, Any]) -> list[str]:
-    """The last lines of what a service has answered, or of the traceback behind it, as people read them."""
+    """The last lines of a service's answer, or of the traceback behind it."""
     body = response["body"]
     text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
     lines = [line for line in (response.get("traceback") or text).splitlines() if line.strip()]
     if "traceback" in response:
-        # The server's own frames come first, and say nothing.
+        # The frames of the server come first, and are of no interest.
         frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
         own = [number for number in frames if "site-packages" not in lines[number]]
         lines = lines[next(iter(own or frames), 0) :]
     lines = lines[-ANSWER_LINES:]
     if "traceback" in response:
-        # None of a frame without its first line.
+        # Do not begin in the middle of a frame.
         lines = lines[next((number for number, line in enumerate(lines) if line.startswith('  File "')), 0) :]
     return lines
 
 
 def _let_others_finish(service: Service) -> None:
-    """Have requests answered that were sent before: the first stop must belong to ours."""
+    """Wait until earlier requests have been answered, so that the first stop belongs to this one."""
     try:
         ready_status(service, timeout=10)
     except ConnectionRefusedError as error:
@@ -198,7 +198,7 @@ def _let_others_finish(service: Service) -> None:
 
 
 class _Posting:
-    """A request on its way to a service, and what the debuggee says of it."""
+    """Posts a request to a service, and finds what the debuggee reports about it."""
 
     def __init__(self, service: Service, look: Look, tell: Report) -> None:
         self._service, self._tell, self._repeat = service, tell, look.repeat
@@ -213,11 +213,11 @@ class _Posting:
             wishes += ["stop"] if look.by_server else []
             request = replace(request, wishes=tuple(wishes))
         self._request = request
-        # What others fail with meanwhile is told by other names.
+        # Failures of other requests have other names.
         self._events = Events(service.events, service.events.stat().st_size if service.events.exists() else 0)
 
     def post_all(self) -> list[dict[str, Any]]:
-        """Post it as often as is wanted, each once the one before has been answered.
+        """Post it as often as requested, each time after the previous answer.
 
         Raises:
             UserError: No answer came.
@@ -230,17 +230,17 @@ class _Posting:
         return answers
 
     def post(self) -> dict[str, Any]:
-        """Post it, and wait for its answer as long as that takes.
+        """Post it, and wait for its answer without a limit.
 
         Raises:
-            UserError: None came.
+            UserError: There was no answer.
         """
         service = self._service
         if service.by_itself:
-            # Held before its first line, nothing of it listens yet.
+            # While it holds before its first line, it does not listen yet.
             custom_server.wait_for_answer(service)
         try:
-            # How long is to be waited is counted from the stop on, and not here.
+            # The caller applies the limit, which is counted from the stop on.
             status, content, kind = send_request(service.scoring_port, self._request, timeout=None)
         except OSError as error:
             raise UserError(
@@ -251,7 +251,7 @@ class _Posting:
         return {**response, "traceback": trace} if trace else response
 
     def _traceback(self) -> str:
-        """What was raised behind the answer; empty where that was nothing, or is not known."""
+        """The traceback of the exception behind the answer; empty if there was none or it is not known."""
         deadline = time.monotonic() + _ANNOUNCED_SECONDS
         while time.monotonic() < deadline:
             for event in self._events.read():
@@ -262,7 +262,7 @@ class _Posting:
         return ""
 
     def summary(self, response: dict[str, Any]) -> tuple[str, list[str]]:
-        """An answer in the error for a stop that did not come: a few words, and what it says of an error."""
+        """A short text about an answer, and its lines if it is an error; for the message when nothing has stopped."""
         text = f"it was answered with {response['status']}"
         if response["status"] >= _ERROR and "traceback" not in response:
             text += "; inv container.logs shows the traceback"
@@ -270,7 +270,7 @@ class _Posting:
 
 
 def decode_body(content: bytes, kind: str) -> Any:
-    """What a service has answered: JSON, a text, or of anything else how much of what kind."""
+    """Decode an answer: JSON, a text, or a description of anything else."""
     try:
         text = content.decode()
     except UnicodeDecodeError:

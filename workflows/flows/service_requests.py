@@ -1,4 +1,4 @@
-"""What a service answers, and the errors for one that does not."""
+"""Requests to a service, and the errors for a service that does not answer."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ..errors import UserError
 from ..models import Check, Service
 from .request import WISHES, Request
 
-#: Seconds between two looks at the announcements, which are a small local file.
+#: Seconds between two reads of the service's events, which are a small local file.
 POLL_SECONDS = 0.01
-#: Seconds between two questions whether the engine still runs the service.
+#: Seconds between two checks whether the engine still runs the service.
 ALIVE_SECONDS = 0.5
 
 
@@ -26,10 +26,10 @@ class Ready:
     Attributes:
         service: The service.
         holds: Whether it holds for a debugger.
-        unwelcome: Why no debugger is welcome in it; empty where one is.
-        answered: What was asked whether it is ready, and the answer; empty where the debuggee says it.
-        note: What else there is to say of it.
-        text: What to tell the person.
+        unwelcome: Why it does not accept a debugger; empty if it does.
+        answered: The readiness check and its answer; empty if the debuggee has reported that the service is ready.
+        note: A further note for the user, or empty.
+        text: One line for the user.
     """
 
     service: Service
@@ -40,7 +40,7 @@ class Ready:
 
     @property
     def text(self) -> str:
-        """One line for the person."""
+        """One line for the user."""
         script, endpoint = self.service.score_script.name, self.service.endpoint
         loaded = "loaded"
         if self.service.by_itself:
@@ -58,7 +58,7 @@ class Ready:
 
 
 def send_get(service: Service, path: str, timeout: float) -> int:
-    """The status with which the service answers a GET.
+    """Send a GET request; returns the status of the answer.
 
     Raises:
         OSError: It could not be sent, or nothing came back in time.
@@ -67,7 +67,7 @@ def send_get(service: Service, path: str, timeout: float) -> int:
 
 
 def ready_status(service: Service, timeout: float) -> int:
-    """The status with which a service answers where its readiness is asked.
+    """Send the service's readiness check; returns the status of the answer.
 
     Raises:
         OSError: Nothing came back in time.
@@ -76,11 +76,11 @@ def ready_status(service: Service, timeout: float) -> int:
 
 
 def send_check(check: Check, port: int, timeout: float) -> tuple[int, bytes]:
-    """Ask whether a service is ready or alive: the status and the body of its answer.
+    """Send a readiness or liveness check; returns the status and the body of the answer.
 
     Args:
-        check: What is asked.
-        port: The port on 127.0.0.1 that is asked.
+        check: The check.
+        port: The port on 127.0.0.1.
         timeout: Seconds for the answer.
 
     Raises:
@@ -91,13 +91,13 @@ def send_check(check: Check, port: int, timeout: float) -> tuple[int, bytes]:
 
 
 def send_request(port: int, request: Request, timeout: float | None, secure: bool = False) -> tuple[int, bytes, str]:
-    """One request to a service: status, body and content type of the response.
+    """Send a request to a service; returns status, body and content type of the response.
 
     Args:
         port: The port on 127.0.0.1.
-        request: What is sent.
+        request: The request.
         timeout: Seconds for the answer; None for no limit.
-        secure: Whether https is spoken. As for a probe of Kubernetes, whose certificate it is does not count.
+        secure: Whether to use https. As in a probe of Kubernetes, the certificate is not verified.
 
     Raises:
         OSError: It could not be sent, or nothing came back in time.
@@ -133,10 +133,10 @@ def send_request(port: int, request: Request, timeout: float | None, secure: boo
 
 
 def startup_error(service: Service, engine: Engine, how: str) -> UserError:
-    """The error for a service that did not come up, with the end of its log."""
+    """The error for a service that did not start, with the end of its log."""
     lines = _last_lines(service, engine)
     problem = f"The service {service.name} did not come up: {how}."
-    # Where it writes; a program that cannot says many things, and seldom why.
+    # Check the disk first: a program that cannot write rarely reports that as the cause.
     short = next(filter(None, map(storage.shortage, (service.session, Path(tempfile.gettempdir())))), None)
     if short is None and storage.find_disk_error(lines) is not None and engine.name == "docker":
         from ..engines.docker_images import engine_disk_full_error
@@ -148,7 +148,7 @@ def startup_error(service: Service, engine: Engine, how: str) -> UserError:
 
 
 def cannot_report_error(service: Service, engine: Engine, short: UserError) -> UserError:
-    """The error for a service that cannot say any more how it gets on."""
+    """The error for a service that cannot write its events any more."""
     try:
         serves = send_get(service, "/", timeout=5) == 200
     except OSError:
@@ -165,5 +165,5 @@ def _last_lines(service: Service, engine: Engine) -> list[str]:
         log = b"".join(engine.logs(service, follow=False))[-64 * 1024 :]
         return log.decode("utf-8", "replace").splitlines()[-15:]
     except Exception:
-        # Whatever keeps the log from being read, the message counts.
+        # The error itself matters more than an unreadable log.
         return []

@@ -1,4 +1,4 @@
-"""The environment variables that a service gets: those that were named, the same on every engine."""
+"""The environment variables that a service gets: only those that are named, the same on every engine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..redaction import keep_variables
 from ..server_variables import OURS, SERVER_VARIABLES
 from ..settings import Settings
 
-#: What hands them to the same task on another machine, where neither this shell nor this file is.
+#: The variable that transfers them to the same task on another machine, which has neither this shell nor this file.
 TRANSFER_VARIABLE = "AZUREML_DEBUG_SERVICE_VARIABLES"
 _NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 _RESERVED = "AZUREML_DEBUGGEE_"
@@ -23,11 +23,11 @@ _RESERVED = "AZUREML_DEBUGGEE_"
 
 @dataclass(frozen=True)
 class ServiceVariables:
-    """Variables, and what there is to say of them.
+    """Variables for a service, with notes.
 
     Attributes:
-        values: By name; left out of what is shown of this.
-        notes: On those that are not as they were named.
+        values: The values by name; not part of the repr.
+        notes: Notes on variables that are not set as requested.
     """
 
     values: Mapping[str, str] = field(repr=False)
@@ -40,17 +40,19 @@ def collect_variables(
     environ: Mapping[str, str] | None = None,
     described: Mapping[str, str] | None = None,
 ) -> ServiceVariables:
-    """The variables for a service: its file's, the server's own, then AML_SERVICE_ENV's, then those of ``--env``.
+    """Collect the variables for a service.
+
+    The deployment file comes first, then the server's own variables, AML_SERVICE_ENV, and ``--env``; later ones win.
 
     Args:
         settings: The settings.
-        typed: What came after each ``--env``: ``NAME=value``, or ``NAME``, whose value is taken from here.
-        environ: The environment variables.
-        described: Those that a deployment's file names.
+        typed: The values of ``--env``: ``NAME=value``, or ``NAME``, whose value is taken from ``environ``.
+        environ: The environment variables; by default those of this process.
+        described: The variables of the deployment file.
 
     Raises:
-        BadValue: One of ``--env`` cannot be read.
-        UserError: One in the file cannot be read, or is not for a person to set.
+        BadValue: A value of ``--env`` cannot be read.
+        UserError: A variable in the file cannot be read, or is reserved for this program.
     """
     environ = os.environ if environ is None else environ
     if environ.get(TRANSFER_VARIABLE):
@@ -74,12 +76,17 @@ def collect_variables(
 
 
 def encode_variables(found: ServiceVariables) -> str:
-    """The same as a text for :data:`HANDED`."""
+    """Encode them as the value of :data:`TRANSFER_VARIABLE`."""
     return json.dumps({"values": dict(found.values), "notes": list(found.notes)})
 
 
 def notes_on_overridden(values: Mapping[str, str], said: Mapping[str, str] | None = None) -> list[str]:
-    """Notes on variables that this program sets itself while a service is debugged; none on those that were said."""
+    """Notes on variables that this program overrides while a service is debugged.
+
+    Args:
+        values: The variables.
+        said: Variables that have been noted already.
+    """
     names = sorted((OURS & values.keys()) - (said or {}).keys())
     return [f"{', '.join(names)} of yours: the program's own counts while a service is debugged"] if names else []
 
@@ -119,8 +126,8 @@ def _parse_typed(text: str) -> tuple[str, str | None]:
 
 
 def name_problem(name: str) -> str:
-    """Why a name is none for a variable of a service; empty where it is one."""
+    """Why a service cannot have a variable of that name; empty if it can."""
     if not _NAME.fullmatch(name):
-        # It may be a value that was meant for another variable.
+        # The text is not shown: it may be a secret value that was meant for another variable.
         return "this is not the name of a variable"
     return f"{name} is the program's own" if name.startswith(_RESERVED) else ""

@@ -1,4 +1,4 @@
-"""A running service: when it serves, a new score.py in it, what it answers."""
+"""Waits until a service serves, reloads score.py in it, and makes the errors for a script that cannot be loaded."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from ..paths import shown
 from . import custom_server, missing_imports
 from .service_requests import ALIVE_SECONDS, POLL_SECONDS, Ready, cannot_report_error, send_get, startup_error
 
-#: What puts mended code into a service that is there.
+#: The command that loads corrected code in an existing service.
 RELOAD = "inv deploy.reload"
-#: Seconds that the server may take to come to life, and score.py to be loaded: a model
-#: of many gigabytes takes long.
+#: Seconds that the server may take to start, and to load score.py with a model that may have many gigabytes.
 START_SECONDS, LOAD_SECONDS = 120, 3600
 #: Seconds for the answer to GET /, once score.py is loaded.
 HEALTH_SECONDS = 30
@@ -31,8 +30,8 @@ END_SECONDS = 5
 
 
 def holds_unloaded(service: Service) -> bool:
-    """Whether a service that was to hold before its score.py is loaded still does."""
-    # Whoever only looks in and leaves again ends no hold.
+    """Whether a service with ``--wait`` still holds before its score.py is loaded."""
+    # A client that connects and leaves again does not end the hold.
     passing = ("listening", "client", "client-left", "attach-failed")
     seen = [event["event"] for event in read_events(service.events) if event["event"] not in passing]
     return service.wait and seen[-1:] == ["waiting"]
@@ -41,14 +40,14 @@ def holds_unloaded(service: Service) -> bool:
 def wait_until_ready(
     service: Service, engine: Engine, step: Step, offset: int = 0, again: str = "inv deploy.debug"
 ) -> Ready:
-    """Wait until the service serves or holds, as its debuggee announces.
+    """Wait until the service serves or holds, according to its debuggee's events.
 
     Args:
         service: The started service.
         engine: Its engine.
-        step: Where to say what is waited for.
-        offset: Where in the announcements to begin, in bytes.
-        again: What to type once score.py is mended.
+        step: Where to show what is waited for.
+        offset: Where to begin in the file of events, in bytes.
+        again: The command to type once score.py is corrected.
 
     Raises:
         UserError: score.py cannot be loaded, the service startup_error, or a limit passed.
@@ -97,7 +96,7 @@ def wait_until_ready(
 
 
 def _wait_for_exit(events: Events) -> None:
-    """After a worker's refusal, see its master end too: a reload must not meet it half alive."""
+    """Wait until the master ends after its worker has failed, so that a reload does not find it ending."""
     deadline = time.monotonic() + END_SECONDS
     while time.monotonic() < deadline:
         if any(event["event"] == "exited" for event in events.read()):
@@ -106,10 +105,10 @@ def _wait_for_exit(events: Events) -> None:
 
 
 def reload(service: Service, engine: Engine, step: Step) -> Ready:
-    """Put the edited score.py into the running service.
+    """Load the edited score.py in the running service.
 
     Raises:
-        UserError: It cannot be loaded. The service stays, so that a further reload can mend it.
+        UserError: It cannot be loaded. The service stays, so that another reload can succeed.
     """
     offset = service.events.stat().st_size if service.events.exists() else 0
     if service.by_itself:
@@ -122,7 +121,7 @@ def reload(service: Service, engine: Engine, step: Step) -> Ready:
     from .. import sessions
 
     sessions.save(service)
-    # The old worker's end is announced after the offset too; it says nothing of the new one.
+    # The end of the old worker is also reported after the offset, and does not concern the new one.
     return _wait_for_new_worker(service, engine, step, offset)
 
 
@@ -145,7 +144,7 @@ def _wait_for_new_worker(service: Service, engine: Engine, step: Step, offset: i
 
 
 def _offset_of(service: Service, wanted: dict[str, Any], start: int) -> int:
-    """Where in the announcements an event stands, in bytes."""
+    """The place of an event in the file of events, in bytes."""
     import json
 
     with open(service.events, "rb") as file:
@@ -158,8 +157,8 @@ def _offset_of(service: Service, wanted: dict[str, Any], start: int) -> int:
 
 
 def _wait_for_answer(service: Service, engine: Engine, step: Step) -> None:
-    """See GET / answered: score.py is loaded, so it takes a moment only."""
-    # With a debugger's hold behind it, less than what the person gives it is no limit.
+    """Wait for an answer to GET /, which takes only a moment once score.py is loaded."""
+    # The limit is never shorter than the one that the user has set.
     limit = max(HEALTH_SECONDS, service.ready.seconds)
     deadline, successes, seen = time.monotonic() + limit, 0, "nothing"
     while True:
@@ -179,13 +178,13 @@ def _wait_for_answer(service: Service, engine: Engine, step: Step) -> None:
 
 
 def _load_error(service: Service, event: dict[str, Any], again: str) -> UserError:
-    """What score.py did wrong when it was loaded, at its place."""
+    """The error for a score.py that could not be loaded, at its place."""
     from . import snapshots
 
     file = event.get("file")
     error = script_error(service.score_script, service.local_path(file) if file else service.score_script, event, again)
     if service.engine == "docker" and f"[Errno {errno.EROFS}]" in error.problem:
-        # Its folder and the model's are the person's own.
+        # Its folder and the model's folder are the user's own files.
         name = service.score_script.name
         error.remedy = f"Write to a folder of tempfile.mkdtemp(): {name} and the model are there for reading only."
     if event.get("type") == "ModuleNotFoundError":
@@ -201,19 +200,19 @@ def _load_error(service: Service, event: dict[str, Any], again: str) -> UserErro
 
 
 def script_error(script: Path, place: Path, event: Mapping[str, Any], again: str) -> UserError:
-    """What is wrong with score.py, at its place.
+    """The error for a wrong score.py, at its place.
 
     Args:
         script: The entry script.
-        place: The file that is wrong, it or another.
-        event: What was seen: `type`, `message` and `line`.
-        again: What to type once it is mended.
+        place: The file with the error, which may be an imported one.
+        event: The error's `type`, `message` and `line`.
+        again: The command to type once it is corrected.
     """
     message = str(event.get("message") or "").strip() or "no message"
     kind = str(event.get("type"))
     name = script.name
     if kind == "UserScriptError":
-        # The server's own words: it does not have a init() or a run() function.
+        # The server's message: "it does not have a init() function", or "a run() function".
         missing = next((word for word in ("init()", "run()") if f"a {word}" in message), None)
         problem = f"{name} has no function {missing}." if missing else message
         return UserError(problem, f"Correct {name}, then: {again}", file=shown(script))

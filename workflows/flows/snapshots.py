@@ -1,4 +1,4 @@
-"""The snapshots of a run or of a service: found, chosen, shown to an editor."""
+"""Finds the snapshots of a run or of a service, chooses one, and opens it in an editor."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from ..snapshots.sources import Sources, mappings_from
 from ..vscode import f5
 
 FAMILY = "Azure Machine Learning Snapshot"
-#: What a deployment is called in a configuration's name.
+#: The name of a deployment in a configuration's name.
 DEPLOYMENT = "deployment"
 
 
 def configuration_name(name: str) -> str:
-    """The launch configuration for the snapshots of a step, an experiment, or the deployment."""
+    """The name of the launch configuration for the snapshots of a step, an experiment, or the deployment."""
     return f"{FAMILY}: {name}"
 
 
@@ -40,12 +40,12 @@ class Found:
     """The snapshots of a run or service.
 
     Attributes:
-        what: Whose they are, for people.
+        what: The run or service, for messages.
         kept: The snapshots.
-        mappings: By file where the code of its step lies here.
-        names: By file the name in a launch configuration.
-        code: Folders that the code may have come from, where no mapping tells.
-        latest: Whether the latest is the one that is meant, and not the first.
+        mappings: The path mappings of each snapshot's step, by the snapshot's file.
+        names: The name in the launch configuration, by the snapshot's file.
+        code: Folders that the code may have come from, if there is no mapping.
+        latest: Whether the latest one is chosen by default, instead of the first.
     """
 
     what: str
@@ -56,22 +56,22 @@ class Found:
     latest: bool = False
 
     def choose(self, rank: int | None, number: int | None = None) -> Snapshot:
-        """The one that is meant; raises as :func:`workflows.snapshots.selection.choose_snapshot`."""
+        """Choose a snapshot; raises as :func:`workflows.snapshots.selection.choose_snapshot`."""
         return selection.choose_snapshot(self.kept, rank, number, self.what, self.latest)
 
     def sources(self, snapshot: Snapshot) -> Sources:
-        """Where its files are here."""
+        """The sources of a snapshot on this machine."""
         return Sources(self.mappings.get(snapshot.path, ()), self.guesses(snapshot))
 
     def guesses(self, snapshot: Snapshot) -> list[PathMapping]:
-        """Where its files may be, where no mapping tells: its working folder held the code."""
+        """Guessed path mappings if there is none: the program's working folder probably held the code."""
         if self.mappings.get(snapshot.path):
             return []
         folders = [snapshot.program.get(name) for name in ("started_in", "folder")]
         return [PathMapping(one, at) for at in folders if isinstance(at, str) for one in self.code]
 
     def name(self, snapshot: Snapshot) -> str:
-        """The launch configuration that it is opened by."""
+        """The launch configuration that opens it."""
         return configuration_name(self.names[snapshot.path])
 
 
@@ -80,15 +80,15 @@ def snapshots_of_run(
     step: StepRecord | None,
     fetch: Callable[[RunRecord, Sequence[StepRecord]], object] = lambda run, steps: None,
 ) -> Found:
-    """Those of a run.
+    """Find the snapshots of a run.
 
     Args:
         run: The run.
-        step: This step only.
-        fetch: Brings those of a run in a workspace here.
+        step: Only those of this step.
+        fetch: Fetches those of a run in a workspace.
 
     Raises:
-        UserError: There are none; it says why.
+        UserError: There are none; the message has the reason.
     """
     chosen = [step] if step is not None else list(run.steps)
     if run.in_workspace:
@@ -110,7 +110,7 @@ def snapshots_of_run(
 
 
 def _planned_code(run: RunRecord) -> list[Path]:
-    """Folders of the code that was submitted; none of a run that was submitted from elsewhere."""
+    """Folders of the submitted code; none for a run that was submitted from elsewhere."""
     try:
         codes = [Path(step.code) for step in plans.load(run.folder).steps if step.code]
     except ValueError:
@@ -119,7 +119,7 @@ def _planned_code(run: RunRecord) -> list[Path]:
 
 
 def _planned(run: RunRecord) -> bool:
-    """Whether the run was to leave snapshots; also where that is not known here."""
+    """Whether the run was to write snapshots; True if that is not known here."""
     try:
         return plans.load(run.folder).snapshots
     except ValueError:
@@ -127,12 +127,12 @@ def _planned(run: RunRecord) -> bool:
 
 
 def files_of(run: RunRecord, step: StepRecord) -> list[Path]:
-    """The files of a step."""
+    """The snapshot files of a step."""
     return selection.files_of_step(run.step_folder(step.name))
 
 
 def snapshot_command(run: RunRecord, step: StepRecord) -> str:
-    """What shows a failed step's variables; empty where there is no snapshot of it."""
+    """The command that shows a failed step's variables; empty if it has no snapshot."""
     if not files_of(run, step):
         return ""
     named = "" if run.single or sum(one.status == records.FAILED for one in run.steps) < 2 else f" --step {step.name}"
@@ -140,7 +140,7 @@ def snapshot_command(run: RunRecord, step: StepRecord) -> str:
 
 
 def _no_snapshot_error(run: RunRecord, steps: Sequence[StepRecord]) -> UserError:
-    """Why there is no snapshot."""
+    """The error for a run without snapshots, with the reason."""
     show = f"inv {run.kind}.{'show' if run.single else 'status'} --run {run.number}"
     what = f"The run {run.run_id}" if run.single or len(steps) > 1 else f"{steps[0].name} of the run {run.run_id}"
     failed = [one for one in steps if one.status == records.FAILED]
@@ -170,10 +170,10 @@ def _no_snapshot_error(run: RunRecord, steps: Sequence[StepRecord]) -> UserError
 
 
 def snapshots_of_service(settings: Settings) -> Found:
-    """Those of the project's service, and of the last one that failed.
+    """Find the snapshots of the project's service, and of the last one that failed.
 
     Raises:
-        UserError: There are none; it says why.
+        UserError: There are none; the message has the reason.
     """
     folder = sessions.session_folder(settings.project, reading=True)
     files = files_of_service(settings.project)
@@ -202,7 +202,7 @@ def snapshots_of_service(settings: Settings) -> Found:
 
 
 def files_of_service(project: Path) -> list[Path]:
-    """The files of a project's service, or of the last one that ended."""
+    """The snapshot files of a project's service, or of the last one that ended."""
     return selection.files_in([sessions.snapshot_folder(project, sessions.load(project))])
 
 
@@ -210,7 +210,7 @@ def files_of_service(project: Path) -> list[Path]:
 
 
 def report_snapshot(found: Found, snapshot: Snapshot) -> None:
-    """Tell the machine from which this was asked for of a snapshot, which it fetches and opens there."""
+    """Report a snapshot to the machine on which the command was typed, which fetches and opens it."""
     places = {"mappings": found.mappings.get(snapshot.path, ()), "guesses": found.guesses(snapshot)}
     told = {name: [one.as_json() for one in entries] for name, entries in places.items()}
     report.add(snapshot={"path": str(snapshot.path), "configuration": found.name(snapshot), **told})
@@ -225,19 +225,19 @@ def open_in_editor(
     guesses: Sequence[PathMapping],
     write: bool,
 ) -> dict[str, Any]:
-    """Start what shows a snapshot to an editor, and write the launch configuration that leads there.
+    """Start the debug adapter that shows a snapshot to an editor, and write its launch configuration.
 
     Args:
         settings: The settings.
-        console: Where it shows itself.
+        console: Where progress is shown.
         path: The snapshot's file.
         name: The launch configuration.
-        mappings: Where the code of the run lies here.
-        guesses: Where it may lie.
+        mappings: Path mappings for the run's code.
+        guesses: Guessed path mappings.
         write: Whether launch.json is written.
 
     Raises:
-        UserError: launch.json cannot be edited; its port is held by another program.
+        UserError: launch.json cannot be edited, or another program holds its port.
     """
     project = settings.project
     launch_json.check_launch_json(project)
@@ -246,9 +246,9 @@ def open_in_editor(
     with console.step("attach") as step:
         port = _port_in(known)
         if port:
-            # One that still waits there for somebody makes room.
+            # End an adapter that still waits on that port.
             server_process.end_server(port)
-        # F5 goes where launch.json says; else any port does, and launch.json gets it.
+        # F5 connects to the port in launch.json. Otherwise any port will do, and is written to launch.json.
         if not f5.configuration_name() and not (port and ports.is_free(port)):
             port = _first_free(settings)
         port = server_process.start_server(path, mappings, guesses, port, project)
@@ -257,7 +257,7 @@ def open_in_editor(
         if write:
             entry = launch_json.attach_configuration(name, endpoint, project)
             if f5.configuration_name():
-                # VS Code goes by what it has read.
+                # VS Code uses the mappings that it has already read.
                 entry["pathMappings"] = known.get("pathMappings", entry["pathMappings"])
             outcome = launch_json.write_configurations(project, [entry])
         step.text = f".vscode/launch.json {outcome}" if write else f"127.0.0.1:{port}"
@@ -276,7 +276,7 @@ def _port_in(entry: Any) -> int:
 
 
 def _first_free(settings: Settings) -> int:
-    """A free port: those of sessions begin a good deal before it. 0 where there is none."""
+    """A free port, 1000 above those of debug sessions; 0 if there is none."""
     first = (settings.debug_port or int(BY_FIELD["debug_port"].default)) + 1000
     for port in range(first, min(first + 100, 65536)):
         if ports.is_free(port) and not reservations.is_reserved(port):

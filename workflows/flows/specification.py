@@ -1,4 +1,4 @@
-"""What an engine is told of a service that it is to make: its folders, its variables, its ports and its name."""
+"""Makes the specification of a service for an engine: its folders, variables, ports and name."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from . import service_variables
 
 @dataclass(frozen=True)
 class Specification:
-    """How a service is to be made.
+    """Makes the specification of a service.
 
     Attributes:
         settings: The settings.
         console: Where notes are shown.
         engine: The engine.
-        environment: What it runs in; None where that comes from elsewhere.
-        deployment: What its file says; None where no file is named.
+        environment: What it runs in.
+        deployment: The deployment of the deployment file; None if no file is named.
         env: Variables as they were typed.
         wait: Hold for a debugger before score.py is loaded.
     """
@@ -47,15 +47,15 @@ class Specification:
     wait: bool
 
     def make_specification(self, image: ImageRef, own: Service | None, notes: list[str]) -> ServiceSpec:
-        """The specification, with its ports promised to it.
+        """Make the specification, and reserve its ports.
 
         Args:
             image: What it runs in.
-            own: The project's service that it replaces.
-            notes: Where is added what is not as it was asked for.
+            own: The project's service that it replaces, or None.
+            notes: Gets notes on what is not as requested.
 
         Raises:
-            UserError: A port or a name cannot be had, or links lead to what the service cannot be given.
+            UserError: A port or a name cannot be used, or the service cannot get the target of a link.
         """
         from ..engines import ports
 
@@ -65,7 +65,7 @@ class Specification:
                 f"The service and the debugger cannot both use port {settings.debug_port}.",
                 "Choose two: --scoring-port, --debug-port.",
             )
-        # The Docker engine, being root's, can publish any port.
+        # The Docker engine runs as root, so it can publish any port.
         listened = [settings.debug_port] + ([settings.scoring_port] if self.engine.name == "process" else [])
         for port in listened:
             if not ports.may_listen(port):
@@ -112,7 +112,7 @@ class Specification:
         )
 
     def container_name(self, notes: list[str]) -> str:
-        """The wanted name, or the next one where a session of another project holds it."""
+        """The configured name, or one with a number if a session of another project has it."""
         wanted = self.settings.container_name
         name, number = wanted, 1
         while True:
@@ -131,7 +131,7 @@ class Specification:
         return name
 
     def _live(self, image: ImageRef) -> dict[str, str]:
-        """The places of packages that stay in their folders."""
+        """Where the folders of editable packages are mounted."""
         try:
             return local_packages.mount_places(image.live, self.settings.source_root)
         except FileNotFoundError as error:
@@ -141,11 +141,11 @@ class Specification:
             ) from error
 
     def chosen_ports(self, mine: frozenset[int], notes: list[str]) -> dict[str, int]:
-        """The service's ports by setting, promised to it until it listens or this command ends.
+        """Choose the service's ports by setting, reserved until it listens or this command ends.
 
         Args:
             mine: Ports of the service that it replaces.
-            notes: Where is added what is not as it was asked for.
+            notes: Gets notes on what is not as requested.
         """
         from ..engines import ports, reservations
 
@@ -154,7 +154,7 @@ class Specification:
             for field in ("scoring_port", "debug_port"):
                 wanted = getattr(self.settings, field)
                 if wanted in mine and wanted not in chosen.values():
-                    # It is held by the service that is about to be replaced.
+                    # The service that is about to be replaced holds it.
                     chosen[field] = wanted
                     continue
                 taken = frozenset(chosen.values())
@@ -175,7 +175,7 @@ class Specification:
             return frozenset()
 
     def _container_on(self, port: int) -> tuple[str, bool] | None:
-        """The container that holds a port, also where this service runs without containers."""
+        """The container that holds a port, even if this service runs without containers."""
         found = self.engine.port_holder(port)
         if found is None and self.engine.name != "docker" and engine_answers():
             with contextlib.suppress(UserError):
@@ -184,7 +184,7 @@ class Specification:
 
 
 def serving_of(deployment: OnlineDeployment | None) -> Serving | None:
-    """How a deployment's image serves by itself; None where the inference server does."""
+    """How a deployment's image serves with its own server; None if the inference server is used."""
     routes = deployment.routes if deployment is not None else None
     if deployment is None or routes is None:
         return None
@@ -210,7 +210,7 @@ def serving_of(deployment: OnlineDeployment | None) -> Serving | None:
 
 
 def root_of(serving: Serving | None, settings: Settings) -> Path:
-    """The folder of this machine that the service runs, as far as there is one."""
+    """The local source folder of a service."""
     if serving is None:
         return settings.source_root
     return serving.code or next((Path(local) for local in serving.copied.values()), settings.source_root)

@@ -1,4 +1,4 @@
-"""Where everything of a run, or of a service, stands now."""
+"""Reads the current stacks of the processes of a run or a service."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ..runs.attachable import Attachable
 from ..runs.record import RUNNING, RunRecord, StepRecord
 from .run_failures import rerun_command
 
-#: Processes that are asked at the same time.
+#: How many processes are read at the same time.
 AT_ONCE = 128
-#: Modules of multiprocessing that are the whole program of a process.
+#: Modules of multiprocessing that run as processes of their own.
 _PYTHONS_OWN = ("resource_tracker.py", "forkserver.py")
 
 
 @dataclass(frozen=True)
 class Target:
-    """One process that can be asked.
+    """One process whose stacks can be read.
 
     Attributes:
         step: Its step; an experiment's or service's name.
-        rank: Its rank; None where the step is one process.
-        endpoint: Where it is asked.
-        pid: Its id where this machine can look at it from outside; 0 where it cannot.
+        rank: Its rank; None if the step is one process.
+        endpoint: Its debug port.
+        pid: Its process id if py-spy on this machine can read it; otherwise 0.
     """
 
     step: str
@@ -41,12 +41,12 @@ class Target:
 
 
 def find_targets(run: RunRecord, step: StepRecord | None, rank: int | None) -> list[Target]:
-    """The processes of a run that can be asked.
+    """Find the processes of a run whose stacks can be read.
 
     Args:
         run: The run.
-        step: This step alone.
-        rank: This rank alone.
+        step: Only this step.
+        rank: Only this rank.
 
     Raises:
         UserError: There is none.
@@ -78,12 +78,12 @@ def find_targets(run: RunRecord, step: StepRecord | None, rank: int | None) -> l
 
 
 def _pid(one: Attachable) -> int:
-    # In a container, or on a node, the number means another process.
+    # The id of a process in a container or on a node means another process here.
     return one.pid if one.run.engine == "process" else 0
 
 
 def notes_on_unreadable(run: RunRecord, step: StepRecord | None) -> list[str]:
-    """Sentences on what is running and cannot be asked."""
+    """Notes on running processes whose stacks cannot be read."""
     told = []
     for one in [step] if step is not None else run.steps:
         ports = len(one.ports)
@@ -95,14 +95,14 @@ def notes_on_unreadable(run: RunRecord, step: StepRecord | None) -> list[str]:
 
 
 def read_stacks(chosen: Sequence[Target], expressions: Sequence[str]) -> list[ProcessStacks]:
-    """Ask processes where they stand, all at the same time.
+    """Read the stacks of processes, at the same time.
 
     Args:
-        chosen: Which.
-        expressions: What is evaluated in each.
+        chosen: The processes.
+        expressions: Expressions to evaluate in each.
 
     Raises:
-        BadValue: They cannot be asked for.
+        BadValue: An expression cannot be evaluated.
     """
     stacks.check_expressions(expressions)
     with ThreadPoolExecutor(min(AT_ONCE, max(1, len(chosen)))) as pool:
@@ -129,7 +129,7 @@ def _read_process(target: Target, expressions: Sequence[str]) -> list[ProcessSta
 
 
 def _is_pythons_own(process: dict[str, Any]) -> bool:
-    """Whether a child process is one that multiprocessing has started for itself."""
+    """Whether a child process only runs a part of multiprocessing itself."""
     frames = main_frames(process)
     return innermost_own(frames) is None and any(
         "multiprocessing" in PurePath(frame["file"]).parts[-2:] and PurePath(frame["file"]).name in _PYTHONS_OWN
@@ -138,7 +138,7 @@ def _is_pythons_own(process: dict[str, Any]) -> bool:
 
 
 def _read_with_py_spy(target: Target, why: str) -> ProcessStacks:
-    """What py-spy sees of a process whose interpreter does not answer."""
+    """Read a process whose interpreter does not answer with py-spy."""
     if not target.pid:
         return ProcessStacks(target.step, target.rank, None, trouble=f"{why}, and py-spy cannot look at it from here")
     code = [str(mapping.local_root) for mapping in target.endpoint.path_mappings]
