@@ -1,1 +1,1 @@
-"""Logs: one followed as it grows, several side by side, the last lines of one that ended badly."""
+"""Logs: following one as it grows, interleaving several, and the last lines of one."""

@@ -1,7 +1,7 @@
-"""Following a log that another process writes, until that process is done with it.
+"""Following a log that another process writes, until that process is done.
 
-Looks every 20 ms instead of asking the system to be told: that is the same on every
-platform, on network drives and on folders shared with containers.
+The file is polled every 20 ms. File notifications of the system do not work everywhere, such as on network drives and
+in folders shared with containers.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
-#: Seconds between two looks at a log that has nothing new.
+#: Seconds between two reads of a log that has nothing new.
 POLL = 0.02
 #: The most bytes that are read, and held, at a time.
 PIECE = 256 * 1024
 
-# Windows lets nobody rename or delete a file that another program has opened in the plain way, and what
-# its file systems report as st_ino is not to be relied on. So the file is not kept open there between two
-# looks, and a new file at the path is recognised by its size alone. Not tried on Windows itself.
+# On Windows a file that another program has open cannot be renamed or deleted, and st_ino is not reliable. So the file
+# is not kept open there between two reads, and a new file at the path is recognized by its size alone. Not tested on
+# Windows.
 _HOLD = os.name != "nt"
 _BINARY = getattr(os, "O_BINARY", 0)
 
@@ -27,16 +27,15 @@ _BINARY = getattr(os, "O_BINARY", 0)
 class GrowingFile:
     """A growing file, read without waiting.
 
-    A file that was cut short is read again from its start. One that was moved away for a
-    new one at the same path is read to its end, then the new one. What was cut off or
-    replaced twice between two looks is not seen.
+    A file that was truncated is read again from its start. A file that was replaced at its path is read to its end,
+    then the new one. What is truncated, or replaced twice, between two reads is missed.
 
     Args:
-        path: The file, which may not be there yet.
-        ended: Whether its writer is done. Asked every 20 ms at most, so it has to be quick.
-        start: Where to begin, in bytes.
+        path: The file, which may not exist yet.
+        ended: Whether its writer is done. It is called up to every 20 ms, so it has to be quick.
+        start: The offset to begin at, in bytes.
         piece: The most bytes of one read.
-        hold: Keep the file open between two looks.
+        hold: Keep the file open between two reads.
     """
 
     def __init__(
@@ -67,13 +66,13 @@ class GrowingFile:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._file >= 0:
             file, self._file = self._file, -1
             os.close(file)
 
     def finish(self) -> None:
-        """Take the writer for done: what is there now is still read, what comes later is not."""
+        """Treat the writer as done: what is in the file now is still read, what comes later is not."""
         if not self._over:
             self._over = True
             if self._file >= 0:
@@ -81,14 +80,14 @@ class GrowingFile:
 
     def read(self) -> bytes | None:
         """The next piece; empty if there is nothing new; None once the writer is done and all was read."""
-        # Whether it ended is asked before the read: asked after it, the last lines could come in between.
+        # Checked before the read: if it were checked after, the last lines could be missed in between.
         if not self._over and (now := time.monotonic()) >= self._ask_at:
             self._ask_at = now + POLL
             if self._ended():
                 self.finish()
         data = self._next()
         if not data and self._replaced():
-            # Once more: the old file may have grown before the new one took its place.
+            # Again: the old file may have grown before it was replaced.
             data = self._next()
             if not data:
                 self.close()
@@ -101,12 +100,12 @@ class GrowingFile:
         return None if self._over else b""
 
     def _next(self) -> bytes:
-        """What follows in the file at hand, after opening it if need be."""
+        """Read on in the current file; it is opened if necessary."""
         if self._file < 0 and not self._open():
             return b""
         size = self._piece
         if self._over:
-            # A writer that goes on all the same, such as a forgotten child, keeps nobody here.
+            # A writer that goes on all the same, such as an orphaned child, must not keep this from ending.
             size = min(size, self._until - self._position)
         data = os.read(self._file, size) if size > 0 else b""
         if not data and self._cut_short():
@@ -120,7 +119,7 @@ class GrowingFile:
         except FileNotFoundError:
             return False
         except PermissionError:
-            # On Windows also a file that is just being deleted or renamed.
+            # On Windows also while the file is being deleted or renamed.
             if self._hold:
                 raise
             return False
@@ -129,14 +128,14 @@ class GrowingFile:
         return True
 
     def _find_end(self) -> int:
-        """Where the file ends. Asked by seeking: network drives answer stat with what they remember."""
+        """The end of the file, found by seeking: on network drives, stat may return a cached size."""
         end = os.lseek(self._file, 0, os.SEEK_END)
         if end > self._position:
             os.lseek(self._file, self._position, os.SEEK_SET)
         return end
 
     def _cut_short(self) -> bool:
-        """Begin again if the file is shorter than what was read of it."""
+        """Go back to the start if the file is shorter than what was read of it."""
         end = self._find_end()
         if end >= self._position:
             return False
@@ -146,14 +145,14 @@ class GrowingFile:
         return True
 
     def _replaced(self) -> bool:
-        """Whether another file lies at the path, and its writer has begun with it."""
+        """Whether another file is at the path, and has content."""
         if self._file < 0 or not self._hold:
             return False
         try:
             there = os.stat(self._path)
         except OSError:
             return False
-        # A rotation often makes the new file first and has the writer move to it a moment later.
+        # A rotation often creates the new file first, and the writer moves to it a moment later.
         return there.st_size > 0 and not os.path.samestat(there, os.fstat(self._file))
 
 
@@ -163,9 +162,9 @@ def follow(path: Path, ended: Callable[[], bool], start: int = 0) -> Iterator[by
     Pieces are bytes as they are, cut anywhere, of at most 256 KiB.
 
     Args:
-        path: The file; waited for until it is there.
-        ended: Whether its writer is done. Asked every 20 ms at most, so it has to be quick.
-        start: Where to begin, in bytes.
+        path: The file; it is waited for if it does not exist.
+        ended: Whether its writer is done. It is called up to every 20 ms, so it has to be quick.
+        start: The offset to begin at, in bytes.
     """
     with GrowingFile(path, ended, start) as file:
         while (data := file.read()) is not None:

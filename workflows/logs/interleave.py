@@ -1,4 +1,4 @@
-"""Several logs on one screen: the ranks of a step, steps that run side by side."""
+"""Interleaving several logs: the ranks of a step, steps that run in parallel."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from typing import TextIO
 from ..terminal import printable
 from .following import POLL, GrowingFile
 
-#: Seconds after which the beginning of a line is shown although its end is missing: a prompt, a progress bar.
+#: Seconds after which an incomplete line (a prompt, a progress bar) is shown.
 UNFINISHED_AFTER = 0.2
-#: Seconds that the others wait for more of a huge line.
+#: Seconds that other sources wait for more of a huge line.
 HUGE_LINE_PAUSE = 0.06
-#: Bytes from which on a line is huge, and shown as it comes instead of whole.
+#: Size in bytes from which on a line is huge, and is shown as it comes instead of when it is complete.
 HUGE_LINE = 64 * 1024
-# Small, so that none of 64 sources keeps the others waiting; and glibc gives blocks of 128 KiB and more
-# back to the system at once, which with prefixes made pieces of 64 KiB take three times as long.
+# Small, so that none of 64 sources keeps the others waiting. glibc also returns blocks of 128 KiB and more to the
+# system at once; with prefixes, that made pieces of 64 KiB take three times as long.
 _PIECE = 32 * 1024
 
 _COLOURS = tuple(f"\033[{code}m".encode() for code in (36, 33, 32, 35, 34, 96, 93, 92, 95, 94))
 _PLAIN = b"\033[0m"
-# A progress bar returns to the left margin and would write over the prefix.
+# A progress bar returns to the left margin and would overwrite the prefix.
 _RETURN = re.compile(rb"\r(?=[^\r\n])")
 
 
 def shows_colours(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether a stream shows colours: a terminal, and nobody asked for none (https://no-color.org)."""
+    """Whether a stream shows colours: a terminal, and NO_COLOR is not set (https://no-color.org)."""
     if not stream.isatty() or environ.get("NO_COLOR") or environ.get("TERM") == "dumb":
         return False
-    # The old console of Windows shows the codes themselves; its newer terminals say who they are.
+    # The old Windows console prints the codes; newer terminals identify themselves by a variable.
     return os.name != "nt" or any(environ.get(name) for name in ("WT_SESSION", "TERM_PROGRAM", "TERM"))
 
 
 class _Source:
-    """One log, and what of its last line is not shown yet."""
+    """One log, and the part of its last line that is not shown yet."""
 
     def __init__(self, file: GrowingFile, prefix: bytes) -> None:
         self.file = file
@@ -50,9 +50,9 @@ class _Source:
 class Interleaver:
     """Shows several growing logs, line by line, each line behind the name of its source.
 
-    Lines of different sources never share a line. What a line lacks an end for is shown
-    after 0.2 s, and ended where another source writes next. While a line of more than
-    64 KiB goes through, in pieces, the others wait; what they write stays in their files.
+    Lines of different sources are never mixed. An incomplete line is shown after 0.2 s, and ended when another source
+    writes next. While a line of more than 64 KiB is shown in pieces, the others wait; what they write stays in their
+    files.
 
     Args:
         sources: Name, path and "is its writer done" of each log; see :class:`Growing`.
@@ -100,8 +100,8 @@ class Interleaver:
         """Show everything until the end.
 
         Args:
-            stop: Whether no more sources come and all writers are done; everything written by
-                then is shown. Without it, the end is where every source has ended.
+            stop: Whether no more sources come and all writers are done; everything written by then is shown. Without
+                it, this returns when every source has ended.
         """
         stopping = False
         ask_at = 0.0
@@ -126,7 +126,7 @@ class Interleaver:
                 source.file.close()
 
     def _round(self, now: float) -> bool:
-        """One piece of each source; whether any had something."""
+        """Show one piece of each source; returns whether there was any."""
         if (source := self._huge) is not None:
             if self._turn(source, now):
                 return True
@@ -141,7 +141,7 @@ class Interleaver:
         return busy
 
     def _turn(self, source: _Source, now: float) -> bool:
-        """Show what a source has; whether there was something."""
+        """Show what a source has; returns whether there was anything."""
         data = source.file.read()
         if data:
             self._take(source, data, now)
@@ -152,14 +152,14 @@ class Interleaver:
             if self._huge is source:
                 self._huge = None
             if self._open is source:
-                # Whoever else writes to the screen begins a line of his own.
+                # Other output on the screen begins on its own line.
                 self._end_line()
         elif source.pending and now >= source.since + UNFINISHED_AFTER:
             self._show_unfinished(source)
         return data != b""
 
     def _take(self, source: _Source, data: bytes, now: float) -> None:
-        """Show the whole lines of a piece and keep the rest."""
+        """Show the complete lines of a piece and keep the rest."""
         if not source.prefix and len(self._sources) == 1:
             self._show(source, source.pending + data)
             return
@@ -184,13 +184,13 @@ class Interleaver:
     def _show_unfinished(self, source: _Source) -> None:
         """Show the part of a line that is there."""
         text = source.pending
-        # Whether the line begins again after a return at the end, or ends, the next byte tells.
+        # Only the next byte shows whether a carriage return at the end restarts the line or ends it.
         keep = self._terminal and text.endswith(b"\r")
         self._show(source, text[:-1] if keep else text)
         source.pending = b"\r" if keep else b""
 
     def _show(self, source: _Source, text: bytes) -> None:
-        """Write lines of a source, the last of them perhaps without its end."""
+        """Write lines of a source; the last one may be incomplete."""
         source.pending = b""
         if not text:
             return
@@ -200,7 +200,7 @@ class Interleaver:
         ends = text.endswith(b"\n")
         self._open = None if ends else source
         if source.prefix:
-            # The last line's end is no beginning of another.
+            # The last line's end begins no new line.
             body = text[:-1] if ends else text
             body = body.replace(b"\n", b"\n" + source.prefix)
             if self._terminal:
@@ -209,7 +209,7 @@ class Interleaver:
         self._write(text)
 
     def _end_line(self) -> None:
-        """End the line that a source left without its end."""
+        """End the line that a source has left incomplete."""
         if self._open is not None:
             self._open = None
             self._write(b"\n")

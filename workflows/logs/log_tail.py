@@ -1,4 +1,4 @@
-"""The last lines of a log, for the message that says what went wrong."""
+"""The last lines of a log, for error messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import BinaryIO
 
-# How much of the end is read: the least of these that holds the lines asked for.
+# Bytes of the end that are read: the smallest of these that holds the requested lines.
 _SIZES = (16 * 1024, 128 * 1024, 1024 * 1024)
 
 _CONTROL = re.compile(
@@ -19,11 +19,10 @@ _CONTROL = re.compile(
 
 
 def tail_lines(path: Path, count: int, width: int = 500) -> list[str]:
-    """The last lines of a log as text without control characters; none if there is no log.
+    """The last lines of a log as text without control characters; empty if there is no log.
 
-    At most 1 MiB of the file's end is read, however long its last line is. A longer line
-    is cut to `width` characters, an ellipsis included: at its end, or at its front if that
-    lies further back than was read. Blank lines at the end do not count.
+    At most 1 MiB of the file's end is read, however long its last line is. A longer line is cut to `width` characters,
+    including an ellipsis: at its end, or at its start if that was not read. Blank lines at the end do not count.
     """
     try:
         lines, whole = _end(path, count)
@@ -31,7 +30,7 @@ def tail_lines(path: Path, count: int, width: int = 500) -> list[str]:
         return []
     shown = []
     for number, line in enumerate(lines):
-        # What a progress bar showed before it returned to the left margin was written over.
+        # A progress bar overwrites itself: only what follows the last carriage return counts.
         text = _CONTROL.sub("", line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace"))
         if number == 0 and not whole:
             text = "…" + text[max(0, len(text) - width + 1) :]
@@ -42,7 +41,7 @@ def tail_lines(path: Path, count: int, width: int = 500) -> list[str]:
 
 
 def find_last_lines(file: BinaryIO, count: int) -> int:
-    """Where the last lines of a file begin, in bytes; a newline at its very end begins no line."""
+    """The offset in bytes at which the last lines of a file begin; a newline at its very end begins no line."""
     position = end = file.seek(0, os.SEEK_END)
     while position > 0:
         start = max(0, position - _SIZES[0])
@@ -60,13 +59,13 @@ def find_last_lines(file: BinaryIO, count: int) -> int:
 
 
 def _end(path: Path, count: int) -> tuple[list[bytes], bool]:
-    """The last lines, at most `count`, and whether the first of them is there from its beginning."""
+    """The last lines, at most `count`, and whether the first of them is complete."""
     lines: list[bytes] = []
     with open(path, "rb") as file:
         length = file.seek(0, os.SEEK_END)
         for size in _SIZES:
             file.seek(max(0, length - size))
-            # Not more than asked for: the file may be growing.
+            # No more than `size`: the file may be growing.
             data = file.read(size).rstrip()
             lines = data.split(b"\n") if data else []
             if len(lines) > count:

@@ -1,4 +1,4 @@
-"""Debug sessions that stay: what a look in one command and a client that comes back again and again stand on."""
+"""Long-lived debug sessions, for the inspections of one command and for clients of many calls."""
 
 from workflows.debugger.sessions.errors import Ended, Lost, as_user_errors
 from workflows.debugger.sessions.model import Breakpoint, Function, Happening, Placed, Stop, as_mapped

@@ -1,4 +1,4 @@
-"""What can go wrong with a debugger, in two lines."""
+"""Errors of the debugger as user errors of two lines."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from workflows.errors import UserError
 
 
 class Ended(UserError):
-    """The program ended before what was waited for."""
+    """The program ended before the stop that was waited for."""
 
 
 class Lost(UserError):
-    """The program closed the connection without a word: it has been killed, or has become another by an exec."""
+    """The connection was lost without notice: the program was killed, or replaced by an exec."""
 
 
 class EvaluationTimeout(DapTimeout):
@@ -23,7 +23,7 @@ class EvaluationTimeout(DapTimeout):
 
 @contextlib.contextmanager
 def as_user_errors(where: str) -> Iterator[None]:
-    """Raise what goes wrong with the debugger at ``where`` (host:port) as :class:`UserError`."""
+    """Raise errors of the debugger at ``where`` (host:port) as :class:`UserError`."""
     again = "Start the program again and look at its log."
     try:
         yield
@@ -40,7 +40,7 @@ def as_user_errors(where: str) -> Iterator[None]:
         raise Lost(f"Lost the debugger on {where}: {error.reason}", again) from error
     except DapError as error:
         if "already being debugged" in str(error) and "; to take over: " in str(error):
-            # An agent's session says of itself who has it, and what ends it (azureml_debuggee.pair).
+            # An agent's session names its owner, and the command that ends it (azureml_debuggee.pair).
             said, _colon, command = str(error).partition("already being debugged. ")[2].partition("; to take over: ")
             raise UserError(f"{said} to the program on {where}", f"To take over: {command}") from error
         if "already being debugged" in str(error):
@@ -48,7 +48,7 @@ def as_user_errors(where: str) -> Iterator[None]:
                 f"An editor is already attached to the program on {where}",
                 "Disconnect it (Shift+F5 in VS Code) and try again.",
             ) from error
-        # The words of debugpy 1.8.22's adapter for a program that is gone.
+        # The messages of debugpy 1.8.22's adapter for a program that has gone.
         if "disconnected unexpectedly" in str(error) or str(error) == "No more messages":
             raise UserError(f"The program behind {where} ended while it was looked at", again) from error
         raise UserError(f"The debugger on {where} refused: {error}", again) from error

@@ -1,11 +1,11 @@
-"""What is evaluated in the program each time a line is passed: values to log, without a stop, and conditions of stops.
+"""Expressions that the program evaluates when it passes a breakpoint's line: values to log, and conditions of stops.
 
 debugpy's own logpoints send an event for each pass, which costs the program 0.1 ms, and 1 ms until it has arrived. So
-the line has a condition instead, which is never true: it keeps the value in the program. The first ten of each tenth of
-a second are sent at once, the others together a few times a second. Counting, too, is done there.
+the line gets a condition instead, which is never true and keeps the value in the program. The first ten values of each
+tenth of a second are sent at once, the others together a few times a second. Hits are counted there, too.
 
-The condition of a stop is evaluated in the same way: debugpy itself passes over one that raises, and waits for one that
-does not end. Here both are told, and the breakpoint is passed over from then on.
+The condition of a stop is evaluated in the same way: debugpy itself ignores one that raises, and waits for one that
+does not end. Here both are reported, and the breakpoint is disabled from then on.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import json
 
 from workflows.debugger.sessions.model import CONDITION, ENDLESS, LOGGED, Breakpoint, Happening
 
-#: What begins the text of what is sent; no program's output comes this way.
+#: The prefix of the output that carries values; no program's own output begins so.
 _MARK = "\x01azureml\x01"
 _MODULE = "__import__('sys').modules['_azureml_debug_values']"
-#: Runs in the debugged program, of which any Python from 3.8 on may be the one. Of a value 2,000 characters are kept.
+#: Runs in the debugged program, on any Python from 3.8 on. 2,000 characters of each value are kept.
 INSTALL = """\
 def _azureml_debug_values():
     import _thread, atexit, builtins, collections, ctypes, dis, itertools, json, os, sys, threading, time, types
@@ -169,43 +169,43 @@ def _azureml_debug_values():
 
 _azureml_debug_values()
 """
-#: What is told by a sign: a condition that raises, and what has not ended in time.
+#: Kinds by the sign that the program sends: a condition has raised; an evaluation did not end in time.
 _KINDS = {"?": CONDITION, "-": ENDLESS}
 FLUSH = f"{_MODULE}.flush()"
-"""Has what has come together sent."""
+"""Expression that sends the collected values."""
 
 
 def want(number: int, breakpoint_: Breakpoint, seconds: float) -> str:
-    """What is evaluated in the program before the breakpoint is set.
+    """The expression that installs a breakpoint's condition and logged expression in the program.
 
     Args:
-        number: The breakpoint's.
-        breakpoint_: One with a condition, or with an expression to log.
-        seconds: How long an evaluation may take; it is interrupted then, and told as an error.
+        number: The breakpoint's number.
+        breakpoint_: A breakpoint with a condition, or with an expression to log.
+        seconds: How long an evaluation may take, after which it is interrupted and reported as an error.
     """
     condition = breakpoint_.condition
     return f"{_MODULE}.want{(number, breakpoint_.log, condition.when, condition.hits, breakpoint_.most, seconds)}"
 
 
 def condition_of(number: int) -> str:
-    """The condition of the breakpoint's line."""
-    # As short as can be, since it is compiled at each pass.
+    """The condition for debugpy, which calls the installed one."""
+    # As short as possible, since it is compiled at each pass.
     return f"_azureml_value({number})"
 
 
 def settle(number: int) -> str:
-    """Has a number sent, behind all that was before."""
+    """The expression that sends a number after all earlier values."""
     return f"{_MODULE}.settle({number})"
 
 
 def read_settled(text: str) -> int | None:
-    """The number of :func:`settle`; None where it is another output."""
+    """The number that :func:`settle` has sent; None if the text is other output."""
     start, _, number = text.strip().rpartition(" ")
     return int(number) if start == f"{_MARK}settled" and number.isdigit() else None
 
 
 def read_values(text: str, child: int | None) -> list[Happening] | None:
-    """The values, and errors of conditions, that an output tells; None where it is another output."""
+    """The values and errors of conditions in an output; None if it is other output."""
     start = f"{_MARK}values "
     if not text.startswith(start):
         return None

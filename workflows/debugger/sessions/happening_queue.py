@@ -1,4 +1,4 @@
-"""What has happened in a program and has not been taken yet."""
+"""The queue of a debug session's happenings that have not been taken yet."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dataclasses import replace
 from workflows.debugger.sessions import model
 from workflows.debugger.sessions.model import Happening
 
-#: What is kept of values and outputs that nobody has taken yet; stops are always kept.
+#: Values and outputs that are queued at most; stops are always kept.
 _MOST_WAITING = 150_000
 # On Windows a wait on a lock cannot be interrupted by Ctrl-C: wait in slices of this many seconds.
 _SLICE = 0.5
 
 
 class HappeningQueue:
-    """A queue with an end. Any thread may put something in; one takes."""
+    """A queue with an end. Any thread may post; one takes."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -26,7 +26,7 @@ class HappeningQueue:
         self._over: Happening | None = None
 
     def wait(self, timeout: float) -> Happening | None:
-        """The next one; the end again and again once it has come; None where nothing comes in ``timeout`` seconds."""
+        """Take the next happening; None if none comes within ``timeout`` seconds. The end is returned repeatedly."""
         deadline = time.monotonic() + timeout
         with self._changed:
             while True:
@@ -40,7 +40,7 @@ class HappeningQueue:
                 self._changed.wait(min(left, _SLICE))
 
     def post(self, happening: Happening) -> None:
-        """Put one in. Values and outputs are let go, and counted, where too many wait."""
+        """Post a happening. Values and outputs are dropped, and counted, if the queue is full."""
         with self._changed:
             if happening.kind in (model.LOGGED, model.OUTPUT):
                 if len(self._waiting) >= _MOST_WAITING:
@@ -51,7 +51,7 @@ class HappeningQueue:
             self._changed.notify_all()
 
     def end(self, kind: str, text: str = "") -> None:
-        """Say that nothing more will come; the first reason is kept."""
+        """Mark the end of the queue; the first reason counts."""
         with self._changed:
             self._over = self._over or Happening(kind, text=text)
             self._changed.notify_all()

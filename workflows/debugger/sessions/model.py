@@ -1,4 +1,4 @@
-"""The values of a debug session: where to stop, and what has happened."""
+"""The data classes of a debug session: breakpoints, stops, happenings."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ STOPPED, LOGGED, OUTPUT, CONTINUED, CONDITION, ENDED, LOST = (
     "ended",
     "lost",
 )
-"""The kinds of what happens. ``condition``: one has raised, or it or a value to log did not end in time; its breakpoint
-is taken away, and the program goes on."""
-#: What the program tells of a condition, or of a value to log, that did not end in time.
+"""The kinds of happenings. ``condition``: a condition has raised, or a condition or logged expression did not end in
+time; its breakpoint is removed, and the program continues."""
+#: The kind that the program reports for a condition or logged expression that did not end in time.
 ENDLESS = "endless"
 
 
 @dataclass(frozen=True)
 class Breakpoint:
-    """Where to stop, or of what to log a value.
+    """A line to stop at, or to log a value at.
 
     Attributes:
-        file: The path as a path mapping's local folder begins it, else the program's own (:func:`as_mapped`).
+        file: The path, below a path mapping's local folder if possible (:func:`as_mapped`), else the program's own.
         line: Counted from 1.
-        condition: At which of the times that the line runs.
-        log: An expression whose value is told, with no stop; empty to stop.
-        function: The only function on this line that is meant; empty for any.
+        condition: When it stops.
+        log: An expression whose value is logged instead of stopping; empty to stop.
+        function: The function on this line that is meant, if there are several; empty for any.
         most: How many values are logged in each process; 0 is all.
     """
 
@@ -50,14 +50,14 @@ class Breakpoint:
 
 @dataclass(frozen=True)
 class Function:
-    """A function of a module that the program can import, to stop in.
+    """A function to stop in, of a module that the program can import.
 
     Attributes:
         module: Its full name.
-        function: The function's name there, such as ``load`` or ``Tensor.sum``.
-        condition: As of :class:`Breakpoint`, like the next.
-        log: What to log.
-        most: As of :class:`Breakpoint`.
+        function: The function's name in the module, such as ``load`` or ``Tensor.sum``.
+        condition: As in :class:`Breakpoint`.
+        log: As in :class:`Breakpoint`.
+        most: As in :class:`Breakpoint`.
     """
 
     module: str
@@ -72,10 +72,10 @@ class Placed:
     """A breakpoint that is set.
 
     Attributes:
-        number: By which it is taken away, and by which stops and values name it.
-        breakpoint: What was asked for; of a :class:`Function` the line that was found.
-        line: Where the debugger has put it.
-        message: What the debugger says where it is not sure.
+        number: The number by which it is removed, and by which stops and values refer to it.
+        breakpoint: The breakpoint requested; for a :class:`Function` the line that was found.
+        line: The line at which the debugger has set it.
+        message: The debugger's message if the breakpoint is not verified.
     """
 
     number: int
@@ -86,15 +86,15 @@ class Placed:
 
 @dataclass(frozen=True)
 class Stop:
-    """A program, or a child process of its, that has stopped.
+    """A stop of the program or of one of its child processes.
 
     Attributes:
-        reason: ``breakpoint``, ``exception``, ``step``, ``pause``, or debugpy's own word for another.
-        thread: The debugger's number of the thread.
+        reason: ``breakpoint``, ``exception``, ``step``, ``pause``, or another reason of debugpy's.
+        thread: The debugger's id of the thread.
         frame: The innermost frame.
         child: The process id of a child; None for the program itself.
-        breakpoint: The number of the one that was hit; None where none of the session's was.
-        exception: Its ``type`` and ``message``; None where it is no exception.
+        breakpoint: The number of the session's breakpoint that was hit; None if there is none.
+        exception: Its ``type`` and ``message``; None if it is no exception.
     """
 
     reason: str
@@ -107,17 +107,17 @@ class Stop:
 
 @dataclass(frozen=True)
 class Happening:
-    """Something that has happened in the program.
+    """An event of a debug session.
 
     Attributes:
-        kind: One of the kinds above, or what :meth:`DebugSession.post` was handed.
-        at: When, in seconds since 1970; of a logged value in the program's time.
-        child: As of :class:`Stop`.
-        stop: Where it has stopped.
+        kind: One of the kinds above, or one of the caller's own (:meth:`DebugSession.post`).
+        at: When, in seconds since the epoch; for a logged value by the program's clock.
+        child: As in :class:`Stop`.
+        stop: The stop, of the kind ``stopped``.
         breakpoint: The number of the breakpoint behind a value or a condition.
-        text: A value, output, the error of a condition, why it was lost.
-        is_error: Whether the expression has raised, and ``text`` is its error.
-        dropped: How many values and outputs before this one were let go, since nobody took them in time.
+        text: The value, the output, the condition's error, or why the connection was lost.
+        is_error: Whether the expression has raised; ``text`` is then its error.
+        dropped: How many values and outputs before this one were dropped because the queue was full.
     """
 
     kind: str
@@ -131,7 +131,7 @@ class Happening:
 
 
 def as_mapped(source: Path, mappings: Sequence[PathMapping]) -> str:
-    """``source`` spelled so that a mapping's ``local_root`` begins it, also through symbolic links."""
+    """The path of ``source`` below a mapping's ``local_root``, also if symbolic links lead there."""
     if not any(source.is_relative_to(mapping.local_root) for mapping in mappings):
         real = source.resolve()
         for mapping in mappings:
@@ -142,7 +142,7 @@ def as_mapped(source: Path, mappings: Sequence[PathMapping]) -> str:
 
 
 def exception_filters(types: Sequence[str], filters: Sequence[str]) -> dict[str, Any]:
-    """The arguments of ``setExceptionBreakpoints`` for types that stop where they are raised, and for filters."""
+    """The arguments of ``setExceptionBreakpoints`` for exception types and for debugpy's filters."""
     if not types:
         return {"filters": list(filters)}
     path = [{"names": ["Python Exceptions"]}, {"names": list(types)}]

@@ -1,4 +1,4 @@
-"""Functions of libraries, found where the program would import them from, without importing anything."""
+"""Finding the source of library functions where the program would import them, without importing anything."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from workflows.debugger.sessions.model import Breakpoint, Function
 from workflows.debugger.sessions.peer import Peer
 from workflows.errors import UserError
 
-#: Runs in the debugged program, of which any Python from 3.8 on may be the one.
+#: Runs in the debugged program, on any Python from 3.8 on.
 _FIND = """\
 def _azureml_find(module, function):
     import ast, importlib.machinery, json, sys, tokenize
@@ -47,7 +47,7 @@ def _azureml_find(module, function):
 
 
 def find_function_line(program: Peer, wanted: Function, timeout: float) -> Breakpoint:
-    """The first line of a function of a module.
+    """Find the first line of a module's function.
 
     Raises:
         UserError: There is no such module, or no such function in it, or it is not written in Python.

@@ -1,4 +1,4 @@
-"""One process of a debug session: the program itself, or a child process of its."""
+"""The connection with one process of a debug session: the program itself, or one of its child processes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from workflows.debugger.sessions.model import Breakpoint, Placed, Stop
 from workflows.errors import UserError
 from workflows.models import DebugEndpoint
 
-#: Seconds for what is said once more to a program that is let go.
+#: Seconds for each request to a program that is released.
 RELEASE_TIMEOUT = 5.0
-#: Ends, from debugpy's own thread, what a paused thread evaluates: pydevd takes the exception for the expression's.
+#: Interrupts a paused thread's evaluation from debugpy's own thread: pydevd reports the exception as the expression's.
 _INTERRUPT = """\
 import sys as _sys, ctypes as _ctypes
 for _ident, _frame in _sys._current_frames().items():
@@ -28,21 +28,21 @@ for _ident, _frame in _sys._current_frames().items():
 
 
 class Peer:
-    """A session with one process.
+    """The connection with one process.
 
     Args:
         client: The connection.
-        child: Its process id; None for the program itself.
+        child: The child's process id; None for the program itself.
     """
 
     def __init__(self, client: DapClient, child: int | None) -> None:
         self.client, self.child = client, child
-        #: Where it stands; None while it runs.
+        #: The current stop; None while it runs.
         self.stop: Stop | None = None
-        #: The numbers of what is set, by the adapter's own numbers and by place.
+        #: The numbers of the breakpoints that are set, by the adapter's ids and by file and line.
         self._numbers: dict[int, int] = {}
         self._places: dict[tuple[str, int], int] = {}
-        #: The numbers of those of which it has been told what to evaluate, and of those that log.
+        #: The numbers of those whose expressions are installed in the program, and of those that log.
         self._evaluated: set[int] = set()
         self._logged: set[int] = set()
         self._paths: dict[str, tuple[list[int], list[tuple[str, int]]]] = {}
@@ -55,7 +55,7 @@ class Peer:
         children: bool,
         timeout: float,
     ) -> None:
-        """Begin; ``before_start`` is called before a program that waits for a debugger goes on."""
+        """Attach; ``before_start`` is called before a program that waits for a debugger continues."""
         self.client.attach(
             path_mappings=[mapping.as_json() for mapping in endpoint.path_mappings],
             before_start=before_start,
@@ -70,9 +70,9 @@ class Peer:
 
         Args:
             path: The file.
-            wanted: All of its breakpoints.
+            wanted: All breakpoints of the file.
             timeout: Seconds for each answer.
-            limit: Seconds that the program may take to evaluate a condition or a value.
+            limit: Seconds that evaluating a condition or a logged value may take.
         """
         for one in wanted:
             if is_evaluated(one.breakpoint) and one.number not in self._evaluated:
@@ -99,7 +99,7 @@ class Peer:
         return found
 
     def read_stop(self, event: DapEvent) -> Stop:
-        """Where an event ``stopped`` says that it stands."""
+        """The stop for an event ``stopped``."""
         thread = int(event.body.get("threadId", 0))
         reason = str(event.body.get("reason", ""))
         frames = read_stack(self.client, thread, levels=1)
@@ -111,27 +111,27 @@ class Peer:
             if hit:
                 number = next((self._numbers[one] for one in hit if one in self._numbers), None)
             else:
-                # Not every version of debugpy says which one.
+                # Not all versions of debugpy send the breakpoint's id.
                 number = self._places.get((_base(frames[0].file), frames[0].line))
         exception = None
         if reason == "exception":
             info = self.client.request("exceptionInfo", {"threadId": thread})
-            # Behind the name pydevd may say where the program really is.
+            # pydevd may add the real place behind the name.
             kind = str(info.get("exceptionId") or "").split(" ")[0]
             exception = {"type": kind, "message": str(info.get("description") or "")}
         return Stop(reason, thread, frames[0], self.child, number, exception)
 
     def evaluate(self, frame: Frame, expression: str, timeout: float, shown: str = "") -> str:
-        """``repr`` of an expression's value in a frame, or type and text of the error that it raises.
+        """The ``repr`` of an expression's value in a frame, or type and text of the error that it raises.
 
         Args:
-            frame: Of what stands.
-            expression: What is evaluated.
+            frame: A frame of the stop.
+            expression: The expression.
             timeout: Seconds.
-            shown: What is said to be evaluated, where that is not the expression itself.
+            shown: The expression for messages, if that is another one.
 
         Raises:
-            EvaluationTimeout: It did not end in time, and has been told to.
+            EvaluationTimeout: It did not end in time, and was interrupted.
         """
         try:
             return evaluate(self.client, frame, expression, timeout)
@@ -142,31 +142,31 @@ class Peer:
             raise EvaluationTimeout(f"{shown} did not end within {timeout:g} s and was interrupted") from error
 
     def ask_program(self, expression: str, timeout: float) -> str:
-        """``str`` of an expression's value outside of any frame, also while it runs.
+        """Evaluate an expression outside of any frame, also while the program runs; returns the value's ``str``.
 
-        It is evaluated by a thread of debugpy's: nothing that could wait for another thread is to be asked.
+        A thread of debugpy evaluates it, so it must not wait for another thread.
         """
         return str(self.client.request("evaluate", {"expression": expression, "context": "repl"}, timeout)["result"])
 
     def settle(self, number: int, timeout: float) -> None:
-        """Have a number told, behind all that the program has said up to now."""
+        """Have the program send a number, after all output so far."""
         self.ask_program(evaluated_values.INSTALL, timeout)
         self.ask_program(evaluated_values.settle(number), timeout)
 
     def flush(self, timeout: float) -> None:
-        """Have logged values sent that have come together."""
+        """Have the program send the logged values that it has collected."""
         if self._logged:
             self.ask_program(evaluated_values.FLUSH, timeout)
 
     def go_on(self, stop: Stop, command: str = "continue") -> None:
-        """Let it run; nothing else than what is stopped can be: debugpy never answers that."""
+        """Let a stopped process continue. For a running one debugpy would never answer."""
         self.client.request(command, {"threadId": stop.thread})
 
     def release(self, paths: Iterable[str]) -> None:
-        """Take breakpoints away and let it run, as far as the connection still allows."""
+        """Remove breakpoints and let the process continue, as far as the connection still works."""
         with contextlib.suppress(DapError):
             client, stop = self.client, self.stop
-            # All are on their way before one is waited for, so that a second Ctrl-C changes nothing.
+            # All requests are sent before waiting for the first response, so that a second Ctrl-C changes nothing.
             sent = [
                 client.send("setBreakpoints", {"source": {"path": path}, "breakpoints": []}) for path in sorted(paths)
             ]
@@ -179,7 +179,7 @@ class Peer:
 
 
 def _as_dap(placed: Placed) -> Json:
-    """A breakpoint as the Debug Adapter Protocol has it (SourceBreakpoint)."""
+    """A breakpoint in the Debug Adapter Protocol (SourceBreakpoint)."""
     wanted = placed.breakpoint
     if is_evaluated(wanted):
         return {"line": wanted.line, "condition": evaluated_values.condition_of(placed.number)}
@@ -188,15 +188,15 @@ def _as_dap(placed: Placed) -> Json:
 
 
 def is_evaluated(wanted: Breakpoint) -> bool:
-    """Whether something is evaluated in the program where the breakpoint's line is passed."""
+    """Whether the breakpoint has a condition or a logged expression, which the program evaluates."""
     return bool(wanted.log or wanted.condition.when)
 
 
 def require_file(view: Json, path: str, endpoint: DebugEndpoint) -> None:
-    """Refuse a breakpoint of which the program says that it has no such file.
+    """Refuse a breakpoint if the program has no such file.
 
     Raises:
-        UserError: It says so.
+        UserError: The program has no such file.
     """
     if view.get("verified", True) or "does not exist" not in str(view.get("message", "")):
         return

@@ -1,4 +1,4 @@
-"""A debug session that stays: breakpoints set at any time, what happens told in order, nothing left paused."""
+"""A long-lived debug session: breakpoints at any time, happenings in order, and nothing left paused at the end."""
 
 from __future__ import annotations
 
@@ -29,26 +29,25 @@ _FLUSH_SECONDS = 0.2
 _STEPS = {"over": "next", "into": "stepIn", "out": "stepOut"}
 
 
-#: Seconds that a condition, or a value to log, may take.
+#: Seconds that a condition or a logged expression may take.
 EVALUATION_LIMIT = 10.0
 
 
 class DebugSession(StopReader):
     """A session with a program and its children. A context manager; any thread may call, one may wait.
 
-    What goes wrong is raised as :class:`UserError`, by every method. At the end all breakpoints are taken away, and
-    everything goes on.
+    Every method raises errors as :class:`UserError`. At the end all breakpoints are removed and all processes continue.
 
     Args:
-        endpoint: Where the program welcomes a debugger, and its path mappings.
-        breakpoints: Set before a program that waits for a debugger goes on.
+        endpoint: The program's address for debuggers, and its path mappings.
+        breakpoints: Set before a program that waits for a debugger continues.
         filters: debugpy's ``raised``, ``uncaught``, ``userUnhandled``.
-        types: Exceptions that stop it where they are raised, by the names under which it knows them.
+        types: Types of exceptions to stop at where they are raised, by their names in the program.
         just_my_code: Leave out libraries.
         children: Debug child processes, too.
         timeout: Seconds for connecting and attaching.
-        limit: Seconds that a condition, or a value to log, may take each time; it is interrupted then.
-        agent: What others who want to attach are told, where it is an agent's session; empty for a person's.
+        limit: Seconds after which the evaluation of a condition or a logged value is interrupted.
+        agent: For an agent's session: the message to others who try to attach; empty for a user's session.
 
     Raises:
         UserError: An editor is attached already; nothing answers, or not as a debugger; the program has no such file
@@ -72,7 +71,7 @@ class DebugSession(StopReader):
         self.where = f"{endpoint.host}:{endpoint.port}"
         self._just_my_code, self._timeout, self._limit = just_my_code, timeout, limit
         self._exceptions = model.exception_filters(types, filters)
-        #: Held while breakpoints are changed, and while is found out which one was hit.
+        #: Held while breakpoints are changed, and while the one that was hit is looked up.
         self._changing = threading.RLock()
         self._numbers = itertools.count(1)
         self._placed: dict[int, Placed] = {}
@@ -106,7 +105,7 @@ class DebugSession(StopReader):
         self.close()
 
     def close(self) -> None:
-        """End the session. What is paused goes on, and all breakpoints are gone."""
+        """End the session. Paused processes continue, and all breakpoints are removed."""
         self._closing.set()
         try:
             if self._children is not None:
@@ -120,27 +119,27 @@ class DebugSession(StopReader):
 
     @property
     def breakpoints(self) -> list[Placed]:
-        """What is set, in the order in which it was."""
+        """The breakpoints that are set, in order of creation."""
         with self._changing:
             return list(self._placed.values())
 
     def add(self, *wanted: Breakpoint | Function) -> list[Placed]:
-        """Set breakpoints besides those that there are, in the program and its children, also while it runs.
+        """Add breakpoints, in the program and its children, also while it runs.
 
         Raises:
-            UserError: The program has no such file or function. None of them is set then.
+            UserError: The program has no such file or function. Then none of them is set.
         """
         with self._errors(), self._changing:
             return self._add(wanted)
 
     def remove(self, *numbers: int) -> None:
-        """Take breakpoints away; those that are gone already are passed over."""
+        """Remove breakpoints; unknown numbers are ignored."""
         with self._errors(), self._changing:
             gone = [self._placed.pop(number) for number in numbers if number in self._placed]
             self._put({placed.breakpoint.file for placed in gone})
 
     def set_exceptions(self, *, types: Sequence[str] = (), filters: Sequence[str] = ()) -> None:
-        """At which exceptions to stop from now on, as of the class."""
+        """Set at which exceptions to stop from now on; arguments as for the class."""
         with self._errors(), self._changing:
             self._exceptions = model.exception_filters(types, filters)
             for peer in self._all():
@@ -169,14 +168,14 @@ class DebugSession(StopReader):
         except BaseException:
             for placed in new:
                 self._placed.pop(placed.number, None)
-            # Once more without them, as far as that is possible.
+            # Set the file's breakpoints again without the new ones, as far as that works.
             with contextlib.suppress(DapError, UserError):
                 self._put({placed.breakpoint.file for placed in new})
             raise
         return [self._placed[placed.number] for placed in new]
 
     def _put(self, paths: Iterable[str]) -> None:
-        """Have every process know the breakpoints of these files."""
+        """Set the breakpoints of these files in every process."""
         for path in sorted(paths):
             wanted = [placed for placed in self._placed.values() if placed.breakpoint.file == path]
             for peer in self._all():
@@ -196,9 +195,9 @@ class DebugSession(StopReader):
     # What happens
 
     def wait(self, timeout: float) -> Happening | None:
-        """The next that happens, or has happened since the last one was taken; None where nothing does in time.
+        """Take the next happening; None if there is none in time.
 
-        Once the program has ended or is lost, that is told again and again.
+        Once the program has ended or is lost, every call returns that.
 
         Args:
             timeout: Seconds.
@@ -206,37 +205,37 @@ class DebugSession(StopReader):
         return self._happenings.wait(timeout)
 
     def post(self, happening: Happening) -> None:
-        """Put something of one's own among what happens, so that one wait serves for both."""
+        """Add a happening of the caller's, so that one wait covers both kinds."""
         self._happenings.post(happening)
 
     def settle(self, timeout: float = RELEASE_TIMEOUT) -> None:
-        """Wait until all that the program has said up to now can be taken; as far as it still answers."""
+        """Wait until all output of the program up to now can be taken, as far as it still answers."""
         for peer in self._all():
             number = next(self._numbers)
             heard = self._settling[number] = threading.Event()
             with contextlib.suppress(DapError):
-                # By what it says: an answer to a request may overtake that in the adapter.
+                # By its output: in the adapter, a response may overtake earlier output.
                 peer.settle(number, timeout)
                 heard.wait(timeout)
             del self._settling[number]
 
     @property
     def stops(self) -> list[Stop]:
-        """What stands at this moment: the program, its children."""
+        """The current stops of the program and its children."""
         return [peer.stop for peer in list(self._peers.values()) if peer.stop is not None]
 
     # Going on
 
     def go_on(self, stop: Stop) -> None:
-        """Let what has stopped run."""
+        """Let a stopped process continue."""
         self._go_on(stop, "continue")
 
     def step(self, stop: Stop, how: str = "over") -> None:
-        """Let it run to the next line: ``over``, ``into`` or ``out``. The stop there is waited for as any other."""
+        """Step ``over``, ``into`` or ``out``. Wait for the stop there like for any other."""
         self._go_on(stop, _STEPS[how])
 
     def pause(self, child: int | None = None) -> None:
-        """Stop the program, or a child of its, wherever it is; the stop comes with its next line of Python."""
+        """Pause the program or one of its children; the stop comes with its next line of Python."""
         with self._errors():
             peer = self._peer(child)
             threads = peer.client.request("threads").get("threads", [])
@@ -244,7 +243,7 @@ class DebugSession(StopReader):
                 peer.client.request("pause", {"threadId": threads[0]["id"]})
 
     def release(self) -> None:
-        """Take all breakpoints away and let everything go on, with the session still there."""
+        """Remove all breakpoints and let all processes continue, but keep the session."""
         with self._changing:
             paths = {placed.breakpoint.file for placed in self._placed.values()}
             self._placed.clear()
@@ -264,7 +263,7 @@ class DebugSession(StopReader):
         return as_user_errors(self.where)
 
     def _ending(self, peer: Peer) -> contextlib.AbstractContextManager[None]:
-        """A child may end at any moment, which ends no more than its session."""
+        """A context for requests to a process: errors of a child, which may end at any moment, are ignored."""
         return contextlib.nullcontext() if peer.child is None else contextlib.suppress(DapError)
 
     def _peer(self, child: int | None) -> Peer:
@@ -280,7 +279,7 @@ class DebugSession(StopReader):
         return peer
 
     def _listen(self, client: DapClient) -> None:
-        """In a thread of its own: hear what the program says, in order."""
+        """Thread: handle the program's events in order."""
         program = self._peers[None]
         while True:
             try:
@@ -300,7 +299,7 @@ class DebugSession(StopReader):
 
     def _hear(self, peer: Peer, event: DapEvent) -> None:
         if event.name == "stopped":
-            # It may end at any moment; that is heard of by another event.
+            # The program may end at any moment; another event reports that.
             with contextlib.suppress(DapError):
                 self._on_stop(peer, event)
         elif event.name == "output":
@@ -317,7 +316,7 @@ class DebugSession(StopReader):
             self.post(Happening(model.CONTINUED, child=peer.child))
 
     def _flush(self) -> None:
-        """In a thread of its own: have logged values sent after which none has come."""
+        """Thread: fetch logged values that the program has collected but not sent yet."""
         while not self._closing.wait(_FLUSH_SECONDS):
             for peer in self._all():
                 with contextlib.suppress(DapError):
@@ -326,7 +325,7 @@ class DebugSession(StopReader):
     def _on_logged(self, peer: Peer, logged: Happening) -> None:
         with self._changing:
             placed = self._placed.get(logged.breakpoint or 0)
-        # It may have been taken away since.
+        # The breakpoint may have been removed since.
         if placed is None:
             return
         if logged.kind in (model.CONDITION, model.ENDLESS):
@@ -335,11 +334,11 @@ class DebugSession(StopReader):
             self.post(logged)
 
     def _on_stop(self, peer: Peer, event: DapEvent) -> None:
-        # Whoever sets breakpoints waits for the adapter's numbers of them.
+        # The lock waits for a thread that sets breakpoints, which is when their ids become known.
         with self._changing:
             stop = peer.read_stop(event)
             placed = self._placed.get(stop.breakpoint or 0)
-        # Of one line, several functions may have a part.
+        # Several functions may have code on this line.
         function = placed.breakpoint.function if placed is not None else ""
         if function and stop.frame.function != function:
             peer.go_on(stop)
@@ -348,7 +347,7 @@ class DebugSession(StopReader):
         self.post(Happening(model.STOPPED, child=peer.child, stop=stop))
 
     def _on_condition(self, placed: Placed, told: Happening, peer: Peer) -> None:
-        """A condition has raised, or does not end: it would at each time, so the breakpoint goes."""
+        """Remove a breakpoint whose condition or logged expression has raised or did not end, and report it."""
         wanted = placed.breakpoint
         if told.kind == model.CONDITION:
             text = f"--when {wanted.condition.when} raises at {_place(placed)}: {told.text}"
@@ -362,11 +361,11 @@ class DebugSession(StopReader):
     # Children
 
     def _begin_child(self, client: DapClient, pid: int) -> None:
-        """In a thread of its own: attach to a child."""
+        """Thread: attach to a child."""
         peer = Peer(client, pid)
 
         def put() -> None:
-            # From here on it is told of changes.
+            # From here on the child gets changes of breakpoints.
             with self._changing:
                 self._peers[pid] = peer
                 client.request("setExceptionBreakpoints", self._exceptions)

@@ -1,4 +1,4 @@
-"""What a stopped program shows in a debug session: its stack, its variables, the values of expressions."""
+"""The methods of a debug session that read a stopped program: stack, variables, values of expressions."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from workflows.debugger.sessions.model import Stop
 from workflows.debugger.sessions.peer import Peer
 from workflows.errors import UserError
 
-#: Where a value is kept for a moment that something is set to.
+#: Where a new value is stored for a moment before it is assigned.
 _HOLDERS, _HOLDER = "__import__('builtins').__dict__", "_azureml_value_to_set"
 
 
 class StopReader:
-    """The part of a session that looks."""
+    """The part of a debug session that reads stops."""
 
-    #: Whether a module's variables are shown with its modules, functions and classes.
+    #: Whether modules, functions and classes count as variables of a module's frame.
     everything = False
 
     def _errors(self) -> contextlib.AbstractContextManager[None]:
-        """What goes wrong with the debugger is raised as :class:`UserError`."""
+        """A context that raises errors of the debugger as :class:`UserError`."""
         raise NotImplementedError
 
     def _stopped(self, stop: Stop) -> Peer:
-        """The process that stands at a stop.
+        """The process that is stopped.
 
         Raises:
-            UserError: It has gone on, or ended.
+            UserError: It has continued, or ended.
         """
         raise NotImplementedError
 
     def stack(self, stop: Stop, start: int = 0, count: int = 0) -> list[Frame]:
-        """The frames of what has stopped, the innermost first; ``count`` 0 is all."""
+        """The frames of a stop, the innermost first; ``count`` 0 for all."""
         with self._errors():
             return read_stack(self._stopped(stop).client, stop.thread, count, start)
 
     def locals(self, stop: Stop, frame: Frame | None = None) -> dict[str, str]:
-        """``repr`` of all variables of a frame, by name; the innermost where none is named."""
+        """The ``repr`` of a frame's variables by name; by default of the innermost frame."""
         with self._errors():
             return read_locals(self._stopped(stop).client, frame or stop.frame, self.everything)
 
@@ -54,16 +54,16 @@ class StopReader:
         depth: int = 0,
         characters: int = 1000,
     ) -> list[Variable]:
-        """A page of a frame's variables, with what is in them.
+        """A page of a frame's variables with their children.
 
         Args:
-            stop: Where it stands.
-            frame: The frame; the innermost where none is named.
-            path: What is in one of them, by names as they are given here; empty for the frame's own.
-            start: How many to pass over.
+            stop: The stop.
+            frame: The frame; by default the innermost.
+            path: Names, as returned here, of a container whose children are read; empty for the frame's variables.
+            start: How many to skip.
             count: How many at most, here and in each container.
-            depth: So deep containers are opened.
-            characters: So many of each value are kept.
+            depth: How many levels of containers are opened.
+            characters: How many characters of each value are kept.
         """
         with self._errors():
             client = self._stopped(stop).client
@@ -72,10 +72,10 @@ class StopReader:
     def evaluate(
         self, stop: Stop, expression: str, frame: Frame | None = None, timeout: float = REQUEST_TIMEOUT
     ) -> str:
-        """``repr`` of an expression's value in a frame, or type and text of the error that it raises.
+        """The ``repr`` of an expression's value in a frame, or type and text of the error that it raises.
 
         Raises:
-            UserError: It did not end within ``timeout`` seconds; it is interrupted, where it runs Python.
+            UserError: It did not end within ``timeout`` seconds; it is then interrupted, if it runs Python.
         """
         with self._errors():
             return self._stopped(stop).evaluate(frame or stop.frame, expression, timeout)
@@ -83,15 +83,15 @@ class StopReader:
     def set_variable(
         self, stop: Stop, name: str, expression: str, frame: Frame | None = None, timeout: float = REQUEST_TIMEOUT
     ) -> str:
-        """Give a name, an attribute or an item another value. Returns the ``repr`` of that.
+        """Set a variable, an attribute or an item. Returns the ``repr`` of the new value.
 
         Raises:
-            UserError: It cannot be set to that, or did not end within ``timeout`` seconds; it is interrupted then.
+            UserError: It cannot be set, or did not end within ``timeout`` seconds and was interrupted.
         """
         with self._errors():
             peer = self._stopped(stop)
             where = frame or stop.frame
-            # The value is made first, by an evaluation, which can be interrupted and says what it raises.
+            # The value is evaluated first: an evaluation can be interrupted, and shows what it raises.
             why = peer.evaluate(where, f"{_HOLDERS}.__setitem__({_HOLDER!r}, (\n{expression}\n))", timeout, expression)
             if why != "None":
                 raise UserError(f"{name} cannot be set to {expression}: {why}", "Correct it.")
@@ -110,7 +110,7 @@ class StopReader:
             return str(found.get("value", ""))
 
     def check_alive(self, stop: Stop) -> None:
-        """See that what has stopped is still there.
+        """Check that the stopped process still exists.
 
         Raises:
             UserError: It has ended.
