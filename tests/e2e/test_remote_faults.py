@@ -318,7 +318,7 @@ def test_an_instance_that_was_restarted(project: RemoteProject) -> None:
         with contextlib.suppress(psutil.Error):
             process.kill()
     project.host.sshd.start()
-    project.finish(child).says("ended without a word", "restarted")
+    project.finish(child).says("ended without a result", "restarted")
     assert project.remote("experiment.show")["status"] == "Interrupted"
     until(lambda: not project.tunnels(), "the end of the tunnels")
 

@@ -315,12 +315,12 @@ def _ssh_failed(address: Address, error: Exception, disconnect_message: str) -> 
         )
     if isinstance(error, EOFError | paramiko.SSHException) and address.command and _no_greeting(error):
         return UserError(
-            f"The ProxyCommand to {where} has ended, or brought no SSH server.",
+            f"The ProxyCommand to {where} has ended, or does not lead to an SSH server.",
             f"Try it by itself: ssh {shlex.quote(address.named)}; it stands in ~/.ssh/config.",
         )
     if isinstance(error, EOFError | paramiko.SSHException) and address.instance is not None and _no_greeting(error):
         closed = isinstance(error, EOFError) or isinstance(error.__context__, EOFError | ConnectionError)
-        does = "closes at once" if closed else f"brings no word of an SSH server for {CONNECT_SECONDS} s"
+        does = "closes at once" if closed else f"gets no greeting of an SSH server within {CONNECT_SECONDS} s"
         return UserError(
             f"The websocket to {where} opens and {does}.",
             f"Its SSH server may be coming up: run this again; else: az ml compute restart"

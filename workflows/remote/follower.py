@@ -138,7 +138,7 @@ class Follower:
                 continue
             if kind != frames.MESSAGE:
                 raise Refused("the content of a file where a task's output has to come")
-            report = TASK(frames.read(payload), "word of the task")
+            report = TASK(frames.read(payload), "a message of the task")
             if "exit" in report:
                 return int(report["exit"]) if report["exit"] >= 0 else 1
             if "failure" in report:

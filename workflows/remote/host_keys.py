@@ -149,13 +149,13 @@ class HostKeys:
             raise RevokedKey(authority)
         names = [name.decode(errors="replace") for name in found.valid_principals]
         if found.type is not SSHCertificateType.HOST:
-            raise BadCertificate(key, "which is a person's, not a machine's")
+            raise BadCertificate(key, "which is for a user, not for a machine")
         if not found.valid_after <= time.time() < found.valid_before:
             raise BadCertificate(key, "which is not valid today")
         if not any(_matches(name, self.principal.lower()) for name in names):
             raise BadCertificate(key, f"which is for {', '.join(names) or 'no machine'}")
         if found.critical_options:
-            raise BadCertificate(key, "which asks for what this program does not know")
+            raise BadCertificate(key, "with critical options that this program does not know")
         return True
 
     def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:

@@ -19,29 +19,29 @@ def watch(transport: Any) -> None:
     This works as ServerAliveInterval of ssh_config(5): the server answers even a request that it does not know
     (RFC 4254, section 4). Every packet counts as a sign of life, so large or late answers do no harm.
     """
-    heard = [time.monotonic()]
+    last_packet = [time.monotonic()]
     read = transport.packetizer.read_message
 
     def read_message() -> Any:
         found = read()
-        heard[0] = time.monotonic()
+        last_packet[0] = time.monotonic()
         return found
 
     transport.packetizer.read_message = read_message
 
-    def ask() -> None:
+    def send_requests() -> None:
         with contextlib.suppress(Exception):
             # An error means that the connection is gone, which its users notice themselves.
             while transport.is_active():
                 transport.global_request("keepalive@openssh.com", wait=True)
                 time.sleep(ASK_SECONDS)
 
-    def look() -> None:
+    def close_when_silent() -> None:
         while transport.is_active():
-            if time.monotonic() - heard[0] > SILENT_SECONDS:
+            if time.monotonic() - last_packet[0] > SILENT_SECONDS:
                 transport.close()
                 return
             time.sleep(min(1.0, ASK_SECONDS))
 
-    for work in (ask, look):
+    for work in (send_requests, close_when_silent):
         threading.Thread(target=work, daemon=True).start()

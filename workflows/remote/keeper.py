@@ -155,7 +155,7 @@ class Keeper:
             message = frames.read(got[1])
             if "name" not in message:
                 continue
-            message = WATCHED(message, "word of a run or service")
+            message = WATCHED(message, "a message about a run or service")
             with self._lock:
                 owner = self._owners.get(message["name"])
             if owner is None:

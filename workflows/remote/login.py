@@ -107,8 +107,8 @@ class Login:
             except NeedsPassphrase:
                 try:
                     self._passphrases.prompt(path)
-                except NoPassphrase as nobody:
-                    self._locked.append(NotAKey(nobody.problem, nobody.remedy))
+                except NoPassphrase as error:
+                    self._locked.append(NotAKey(error.problem, error.remedy))
                     return _Answer("refused")
             except NotAKey as error:
                 found.problems.append(error)

@@ -36,9 +36,9 @@ class ConnectionLost(Exception):
 class _EndedEarly(UserError):
     """The remote shell has ended before the agent has started; ``output`` is the end of its output."""
 
-    def __init__(self, problem: str, remedy: str, said: str) -> None:
+    def __init__(self, problem: str, remedy: str, output: str) -> None:
         super().__init__(problem, remedy)
-        self.output = said
+        self.output = output
 
 
 class VersionMismatch(Exception):
@@ -200,13 +200,15 @@ class Session:
         try:
             while self._expected_greetings[0] == bootstrap.GREETING:
                 if not self._receive(deadline):
-                    said = self._stray_text(bytes(self._buffer))
-                    reason = f"nothing has come of it for {bootstrap.SHELL_SECONDS:.0f} s{f' ({said})' if said else ''}"
+                    output = self._stray_text(bytes(self._buffer))
+                    reason = (
+                        f"nothing has come of it for {bootstrap.SHELL_SECONDS:.0f} s{f' ({output})' if output else ''}"
+                    )
                     raise UserError(f"{began}: {reason}.", "See what it does: ssh with the same host, port and key.")
         except _EndedEarly as ended:
-            said = f" ({ended.output})" if ended.output else ""
+            output = f" ({ended.output})" if ended.output else ""
             raise UserError(
-                f"{began}: a start-up file puts another program in its place, such as exec fish or bash -l{said}.",
+                f"{began}: a start-up file puts another program in its place, such as exec fish or bash -l{output}.",
                 remedy,
             ) from ended
         raise UserError(f"{began}: a start-up file waits for input, as `read` does.", remedy)
@@ -226,7 +228,7 @@ class Session:
             if self._expected_greetings and self._buffer:
                 self._find_greeting()
         elif len(self._buffer) > _SHELL_BYTES:
-            raise Refused("more than a megabyte before this program's helper had said a word")
+            raise Refused("more than a megabyte before the greeting of this program's helper")
 
     def _keep_stray_output(self, data: bytes | bytearray) -> None:
         """Keep the end of output that is outside frames."""
@@ -305,16 +307,16 @@ class Session:
         for _count in range(messages.MESSAGES):
             answer = self.message(seconds or ANSWER_SECONDS)
             aside = next((one for one in messages.ASIDE if one in answer), None)
-            said: Any = messages.ASIDE[aside](answer[aside], f"a `{aside}`") if aside else None
+            checked: Any = messages.ASIDE[aside](answer[aside], f"a `{aside}`") if aside else None
             if aside == "details":
-                details = said[-_DETAILS:]
+                details = checked[-_DETAILS:]
             elif aside == "failure":
-                problem, remedy = said
+                problem, remedy = checked
                 raise UserError(problem, remedy, details=details)
             elif aside == "mismatch":
-                raise VersionMismatch(said)
+                raise VersionMismatch(checked)
             elif aside == "line":
-                yield {"line": said}
+                yield {"line": checked}
             elif answer.get("done") is True:
                 yield {**messages.ANSWERS[do](answer, f"an answer to `{do}`"), "done": True}
                 return

@@ -130,7 +130,7 @@ NOTES: Mapping[str, str] = {
     "-i": "Leave it out; a shell in the container: inv container.shell",
     "--interactive": "Leave it out; a shell in the container: inv container.shell",
     "--no-cache": "Leave it out: what has changed is built anew.",
-    "--web": "Leave it out: inv experiment.show and inv pipeline.status tell where a run is.",
+    "--web": "Leave it out: inv experiment.show and inv pipeline.status show where a run is.",
 }
 #: The placeholders of positional arguments in hints.
 PLACEHOLDERS: Mapping[str, str] = {"location": "FILE:LINE", "name": "NAME", "run": "RUN"}

@@ -405,8 +405,8 @@ def status(call: Command) -> None:
         call.console.line(f"Post to   {service.scoring_url}")
         call.console.line(f"Debugger  {service.endpoint.host}:{service.endpoint.port}  {debugger or ''}".rstrip())
     agents = _agents.show_sessions(call.console, call.project, "deploy", "")
-    told = {"name": service.name, "engine": service.engine, "status": state, "debugger": debugger}
-    call.console.result({"service": told, "agents": agents})
+    shown_service = {"name": service.name, "engine": service.engine, "status": state, "debugger": debugger}
+    call.console.result({"service": shown_service, "agents": agents})
 
 
 @command(json=True)

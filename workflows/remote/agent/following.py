@@ -22,7 +22,7 @@ def follow(wire: Wire, task: Task, offset: int) -> None:
     """Send a task's output from an offset on until the task ends, and pass the user's input to it."""
     while not os.path.exists(task.output):
         if not task.is_supervised:
-            raise Failure("The task has ended without a word.", "Look at the remote machine: was it restarted?")
+            raise Failure("The task has ended without a result.", "Look at the remote machine: was it restarted?")
         time.sleep(POLL_SECONDS)
     contact = LastContact()
     with open(task.output, "rb", buffering=0) as output:
@@ -43,7 +43,7 @@ def follow(wire: Wire, task: Task, offset: int) -> None:
                     # The frame is longer than the data that was read.
                     size *= 2
             if not held:
-                raise Failure("The task has ended without a word.", "Look at the remote machine: was it restarted?")
+                raise Failure("The task has ended without a result.", "Look at the remote machine: was it restarted?")
             if not _pass_on_input(wire, task, contact):
                 return
 

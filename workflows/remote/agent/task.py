@@ -117,7 +117,7 @@ class OutputFile:
                 return
             self._full = True
             os.truncate(self._spare, SPARE // 2)
-            self._write(self._note(b"No space is left on the remote disk; what is said from here on may be lost."))
+            self._write(self._note(b"No space is left on the remote disk; output from here on may be lost."))
         if kind == b"J":
             # Reports are always kept: without them the other side cannot show the result.
             self._last += frame
@@ -134,7 +134,7 @@ class OutputFile:
         """Append the last message and close the file."""
         os.unlink(self._spare)
         if self._lost:
-            self._write(self._note(b"No space was left on the remote disk for all that was said; its end:"))
+            self._write(self._note(b"No space was left on the remote disk for all output; its end:"))
         self._write(bytes(self._last))
         self._write(HEADER.pack(b"J", len(message)) + message)
         os.close(self._file)
