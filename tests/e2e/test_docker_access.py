@@ -22,8 +22,8 @@ from projects import PLAIN, PLAIN_LINE, Project, listeners, post, until
 from users import OTHER, dial, needs_users
 
 from workflows.engines import docker_network, forwarders, ports
-from workflows.engines.docker import LABEL_PORTS, gate_ports
 from workflows.engines.docker_client import connect
+from workflows.engines.docker_containers import LABEL_PORTS, gate_ports
 from workflows.errors import UserError
 
 if TYPE_CHECKING:

@@ -204,8 +204,8 @@ def test_an_image_without_debugpy_is_debugged_all_the_same(steps: Steps) -> None
 @needs_users
 @pytest.mark.parametrize("engine", ["docker"], indirect=True)
 def test_nobody_but_the_owner_gets_into_the_ranks_of_a_step_and_no_other_container_reaches_it(steps: Steps) -> None:
-    from workflows.engines.docker import gate_ports
     from workflows.engines.docker_client import connect
+    from workflows.engines.docker_containers import gate_ports
 
     main = steps.write("train.py", "value = 1\nprint(value)\n")
     steps.spec = replace(steps.spec, ranks=2, processes=2, distribution="pytorch")

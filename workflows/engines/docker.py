@@ -14,45 +14,30 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .. import storage
-from ..debuggee import FOLDER as DEBUGGEE
 from ..environments.definition import EnvironmentDefinition
 from ..environments.pythons import PythonFacts
-from ..errors import NameTaken, PortHeld, UserError
-from ..interrupts import uninterrupted
+from ..errors import UserError
 from ..models import Ended, ImageRef, RegistryLogin, Service, ServiceSpec
 from ..paths import cache_folder
 from . import (
     docker_custom_containers,
-    docker_folders,
     docker_images,
     docker_network,
     docker_packages,
+    docker_service_containers,
     forwarders,
     ports,
 )
-from .base import KEPT_LOG_BYTES, Unused, service_variables
+from .base import KEPT_LOG_BYTES, Unused
 from .docker_client import connect, socket_path
-from .docker_custom_containers import ANNOUNCE_ROOT, DEBUGGEE_ROOT, RUNIT, ContainerPlan
+from .docker_containers import LABEL_KIND, LABEL_PROJECT, gate_ports, shown_ports
+from .docker_custom_containers import ANNOUNCE_ROOT, DEBUGGEE_ROOT, RUNIT
+from .docker_service_containers import APP_ROOT, MODEL_ROOT
 from .links import Links, find_outward_links
 
-if TYPE_CHECKING:
-    import docker
-
-APP_ROOT = "/var/azureml-app"
-MODEL_ROOT = "/var/azureml-models"
-SCORING_PORT, DEBUG_PORT = 5001, 5678
 STOP_SECONDS = 1
-
-LABEL_KIND = "azureml-debug.kind"
-LABEL_PROJECT = "azureml-debug.project"
-#: Debug ports on 127.0.0.1, each with the port at which its gate is published: ``5678:40001,5679:40002``.
-LABEL_PORTS = "azureml-debug.ports"
-#: How often a container is created when its published port or its network is taken or removed at the last moment.
-ATTEMPTS = 3
-
 #: Starts runsvdir as in Azure ML's images. Its output goes to PID 1's, so that it appears in the container's log.
 _START = f"exec runsvdir {RUNIT} >/proc/1/fd/1 2>/proc/1/fd/2"
 
@@ -130,16 +115,15 @@ class DockerEngine:
 
     def create(self, spec: ServiceSpec) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""
-        plan = (
-            docker_custom_containers.plan_container(self._client, spec)
-            if spec.serving is not None
-            else self._plan(spec)
-        )
+        if spec.serving is not None:
+            plan = docker_custom_containers.plan_container(self._client, spec)
+        else:
+            plan = docker_service_containers.plan_server_container(self._client, spec)
         token = forwarders.new_token()
         plan = replace(plan, variables={**plan.variables, **forwarders.gate_variables(token)})
         # The debug port is held from here on, as if the engine had published it.
         with forwarders.listen(spec.debug_port, f"the service {spec.name}") as listener:
-            handle, published = self._run_container(spec, plan)
+            handle, published = docker_service_containers.run_container(self._client, spec, plan)
             try:
                 forwarders.start(
                     listener, _forwarder_configuration(published["debug"], token, handle), _forwarder_log(spec)
@@ -156,121 +140,6 @@ class DockerEngine:
         return Service.of(
             spec, self.name, plan.root, plan.variables, handle, gate_port, token, check_ports, plan.mapped
         )
-
-    def _plan(self, spec: ServiceSpec) -> ContainerPlan:
-        """The container of a service that the inference server serves."""
-        from docker.types import Mount
-
-        root = docker_packages.find_app_root(self._client, spec.tag, APP_ROOT)
-        variables = service_variables(
-            app_root=root,
-            debuggee=DEBUGGEE_ROOT,
-            events=f"{ANNOUNCE_ROOT}/events.jsonl",
-            project=spec.project,
-            spec=spec,
-            # Inside, the port has to be reachable from where it is published: 127.0.0.1 only.
-            debug_host="0.0.0.0",  # noqa: S104
-            debug_port=DEBUG_PORT,
-            server_port=SCORING_PORT,
-            bind=None,
-            model_dir=MODEL_ROOT if spec.model_dir else None,
-            present=docker_packages.image_variables(self._client, spec.tag),
-        )
-        # A mount of type "bind" refuses a missing source; `volumes=` would create a folder instead.
-        mounts = [
-            # Read-only: a score.py that writes into its own folder would change the user's files.
-            Mount(root, str(spec.source), type="bind", read_only=True),
-            Mount(DEBUGGEE_ROOT, DEBUGGEE, type="bind", read_only=True),
-            Mount(ANNOUNCE_ROOT, str(spec.session / "announce"), type="bind"),
-        ]
-        mapped = {}
-        if spec.model_dir:
-            place = f"{MODEL_ROOT}/{spec.model_below}" if spec.model_below else MODEL_ROOT
-            mounts.append(Mount(place, str(spec.model_dir), type="bind", read_only=True))
-            mapped = {place: str(spec.model_dir)} if spec.model_below else {}
-        mounts += [Mount(place, local, type="bind", read_only=True) for place, local in spec.links.items()]
-        if spec.foreign:
-            mounts.append(docker_custom_containers.debugpy_mount())
-            variables["AZUREML_DEBUGGEE_DEBUGPY"] = docker_custom_containers.DEBUGPY_ROOT
-        user = container_user(self._client)
-        if user:
-            variables.setdefault("HOME", "/tmp")  # noqa: S108
-        options = {
-            # Keeps the container running for runsvdir, as a shell does in the published steps.
-            "entrypoint": ["sleep"],
-            "command": ["infinity"],
-            # An init that handles the stop signal and reaps orphaned debug adapters.
-            "init": True,
-            "working_dir": root,
-            "user": user,
-        }
-        ports_inside = {"scoring": SCORING_PORT, "debug": DEBUG_PORT}
-        return ContainerPlan(root, variables, mounts, ports_inside, options, mapped, _script_mount(spec, root))
-
-    def _run_container(self, spec: ServiceSpec, plan: ContainerPlan) -> tuple[str, dict[str, int]]:
-        """Create and start a container; its id, and the published ports of this machine by purpose (``debug``, …)."""
-        from docker.errors import APIError
-
-        attempt = 1
-        while True:
-            names = [name for name in plan.ports if name != "scoring"]
-            published = {"scoring": spec.scoring_port, **dict(zip(names, ports.reserve_free(len(names)), strict=True))}
-            container = None
-            try:
-                container = self._create_container(spec, plan, published)
-                docker_folders.check_visible(
-                    self._client,
-                    str(container.id),
-                    (spec.session / "announce", ANNOUNCE_ROOT),
-                    plan.visible_files,
-                )
-                if spec.foreign and spec.serving is None:
-                    docker_custom_containers.check_server(self._client, str(container.id), spec)
-                container.start()
-                return str(container.id), published
-            except BaseException as error:
-                # A container that failed to start would keep the name taken.
-                if container is not None:
-                    with contextlib.suppress(APIError), uninterrupted():
-                        container.remove(force=True)
-                if not isinstance(error, APIError):
-                    raise
-                if attempt >= ATTEMPTS or not is_transient(error, [published[name] for name in names]):
-                    self._raise_start_error(error, spec)
-                    raise
-                attempt += 1
-
-    def _create_container(self, spec: ServiceSpec, plan: ContainerPlan, published: Mapping[str, int]) -> Any:
-        from docker.errors import APIError, ImageNotFound
-        from docker.types import LogConfig
-
-        try:
-            # An interrupt here would leave a container whose id is lost.
-            with uninterrupted():
-                return self._client.containers.create(
-                    spec.tag,
-                    name=spec.name,
-                    labels={
-                        LABEL_KIND: "service",
-                        LABEL_PROJECT: str(spec.project),
-                        LABEL_PORTS: f"{spec.debug_port}:{published['debug']}",
-                    },
-                    environment=dict(plan.variables),
-                    mounts=list(plan.mounts),
-                    network=docker_network.ensure_network(self._client),
-                    ports={f"{plan.ports[name]}/tcp": ("127.0.0.1", port) for name, port in published.items()},
-                    log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "50m", "max-file": "2"}),
-                    **plan.options,
-                )
-        except ImageNotFound as error:
-            raise UserError(f"There is no image {spec.tag}.", "First: inv deploy.tag") from error
-        except APIError as error:
-            if error.status_code == 409:
-                raise NameTaken(
-                    f"The container name {spec.name} has been taken by another container meanwhile.",
-                    "Try again, or choose another name: --container-name NAME.",
-                ) from error
-            raise
 
     def start(self, service: Service) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""
@@ -439,7 +308,7 @@ class DockerEngine:
                 "engine": self.name,
                 "state": container["State"],
                 "project": container["Labels"].get(LABEL_PROJECT, ""),
-                "ports": ", ".join(_shown_ports(container)),
+                "ports": ", ".join(shown_ports(container)),
                 "since": container["Status"],
             }
             for container in self._client.api.containers(all=True, filters={"label": f"{LABEL_KIND}=service"})
@@ -483,45 +352,6 @@ class DockerEngine:
 
         return make_base_image(self._client, name, report)
 
-    def _raise_start_error(self, error: Any, spec: ServiceSpec) -> None:
-        if (explained := docker_folders.mount_error(error)) is not None:
-            raise explained from error
-        text = str(error.explanation or error)
-        if "address already in use" in text or "port is already allocated" in text:
-            raise PortHeld(
-                spec.scoring_port,
-                f"Docker cannot publish a port of the service {spec.name}: {text.rpartition('failed: ')[2] or text}.",
-                "Choose another port: --scoring-port 0.",
-            ) from error
-        if storage.find_disk_error([text]) is not None:
-            raise docker_images.engine_disk_full_error() from error
-        if '"sleep": executable file not found' in text:
-            raise UserError("The image has no `sleep` program.", "Use a base image with coreutils.") from error
-
-
-def _script_mount(spec: ServiceSpec, root: str) -> list[tuple[Path, str]]:
-    """The entry script and its path in the container; empty where a link may lead out of the mounted folder."""
-    if not spec.score_script.is_relative_to(spec.source):
-        return []
-    below = spec.score_script.relative_to(spec.source)
-    if spec.score_script.resolve() != spec.source.resolve() / below:
-        return []
-    return [(spec.score_script, f"{root}/{below.as_posix()}")]
-
-
-def is_transient(error: Any, gates: Sequence[int]) -> bool:
-    """Whether a container may be created or started when that is tried again.
-
-    Args:
-        error: The engine's error.
-        gates: The published ports that this program chose itself.
-    """
-    if docker_network.is_network_missing(error):
-        return True
-    text = str(error.explanation or error)
-    taken = "address already in use" in text or "port is already allocated" in text
-    return taken and any(f":{port}" in text for port in gates)
-
 
 def _is_missing(folder: str) -> bool:
     """Whether a folder does not exist; False where this user may not find out."""
@@ -534,19 +364,6 @@ def _is_missing(folder: str) -> bool:
     return False
 
 
-def gate_ports(labels: Mapping[str, str]) -> dict[int, int]:
-    """The debug ports of a container, each with the port at which its gate is published."""
-    pairs = (pair.partition(":") for pair in labels.get(LABEL_PORTS, "").split(",") if pair)
-    return {int(port): int(gate) for port, _, gate in pairs if port.isdecimal() and gate.isdecimal()}
-
-
-def _shown_ports(container: Mapping[str, Any]) -> list[str]:
-    """A container's ports as users know them: for a gate, the debug port that leads to it."""
-    leads = {gate: port for port, gate in gate_ports(container["Labels"] or {}).items()}
-    published = [(entry["PublicPort"], entry["PrivatePort"]) for entry in container["Ports"] if "PublicPort" in entry]
-    return sorted(f"{leads.get(public, public)}->{private}" for public, private in published)
-
-
 def _forwarder_configuration(gate_port: int, token: str, handle: str) -> dict[str, Any]:
     """The configuration of a container's forwarder."""
     return {"gate": gate_port, "token": token, "container": handle, "socket": socket_path() or ""}
@@ -554,18 +371,3 @@ def _forwarder_configuration(gate_port: int, token: str, handle: str) -> dict[st
 
 def _forwarder_log(service: Service | ServiceSpec) -> Path:
     return service.session / "forwarder.log"
-
-
-def container_user(client: docker.DockerClient) -> str | None:
-    """The user and group that a container runs as, so that files in mounted folders belong to the user.
-
-    None where the engine maps owners itself: with Docker Desktop, and with rootless engines, where root in the
-    container is the user outside.
-    """
-    if not hasattr(os, "getuid") or sys.platform != "linux":
-        return None
-    if os.getuid() != 0:
-        options = client.api.info().get("SecurityOptions") or []
-        if any("rootless" in option for option in options):
-            return None
-    return f"{os.getuid()}:{os.getgid()}"

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from .. import storage
 from ..azureml.forwarding import NetworkTransport
 from ..debuggee import FOLDER as DEBUGGEE
-from ..environments import local_packages
 from ..errors import UserError
 from ..interrupts import uninterrupted
 from ..models import ImageRef, PathMapping
@@ -24,25 +23,34 @@ from ..pipelines.commands import debugged_command
 from ..private import touch
 from ..remote.forwarding import Forward
 from . import docker_errors, docker_folders, docker_network, forwarders, mlflow_store, ports
-from .docker import ATTEMPTS, LABEL_KIND, LABEL_PORTS, LABEL_PROJECT, container_user, is_transient
 from .docker_client import connect
+from .docker_containers import ATTEMPTS, LABEL_KIND, LABEL_PORTS, LABEL_PROJECT, container_user, is_transient
 from .docker_custom_containers import ANNOUNCE_ROOT, DEBUGGEE_ROOT, DEBUGPY_ROOT
 from .docker_errors import suppressed
 from .docker_images import connection_lost_error, engine_disk_full_error, inspect
 from .docker_packages import image_variables
-from .links import Links, find_outward_links, is_below
+from .docker_step_mounts import (
+    CODE,
+    ROOT,
+    RUN,
+    TRACKED,
+    WORK,
+    bind_mount,
+    code_links,
+    code_mounts,
+    input_path,
+    is_in_code,
+    live_packages,
+    step_mounts,
+)
 from .rank_variables import rank_variables
 from .step_variables import import_path, injected_variables, parallel_driver
 from .steps import StepProcess, StepSpec, StepView
-from .work_folder import code_mappings, include_roots, input_file_name, make_folders, make_work_folder, path_in_step
+from .work_folder import code_mappings, make_folders, make_work_folder, path_in_step
 
 if TYPE_CHECKING:
     import docker
 
-ROOT = "/mnt/azureml"
-CODE, WORK, RUN, TRACKED = f"{ROOT}/code", f"{ROOT}/work", f"{ROOT}/run", f"{ROOT}/mlflow"
-#: Folders of a step's container at which targets of links are not mounted.
-_OWN = (CODE, WORK, RUN, TRACKED, f"{ROOT}/outputs", DEBUGPY_ROOT, DEBUGGEE_ROOT, ANNOUNCE_ROOT)
 LABEL_RUN, LABEL_STEP = "azureml-debug.run", "azureml-debug.step"
 #: Azure ML's own default for /dev/shm.
 SHM_SIZE = "2g"
@@ -74,21 +82,21 @@ class DockerSteps:
 
     def mappings(self, spec: StepSpec) -> tuple[PathMapping, ...]:
         """See :class:`~workflows.engines.steps.StepEngine`."""
-        linked = _code_links(spec).places
-        live = _live_packages(spec)
+        linked = code_links(spec).places
+        live = live_packages(spec)
         return (
             # The debugger takes the first mapping that matches, and a package may be inside the folder of the code.
-            *(PathMapping(Path(local), place) for place, local in live.items() if _is_in_code(spec, local)),
-            *code_mappings(spec, _code_mounts(spec), WORK),
+            *(PathMapping(Path(local), place) for place, local in live.items() if is_in_code(spec, local)),
+            *code_mappings(spec, code_mounts(spec), WORK),
             *(PathMapping(Path(local), place) for place, local in linked.items()),
-            *(PathMapping(Path(local), place) for place, local in live.items() if not _is_in_code(spec, local)),
+            *(PathMapping(Path(local), place) for place, local in live.items() if not is_in_code(spec, local)),
         )
 
     def prepare_view(self, spec: StepSpec) -> StepView:
         """See :class:`~workflows.engines.steps.StepEngine`."""
         make_folders(spec)
-        make_work_folder(spec, _code_mounts(spec))
-        paths = {f"inputs.{name}": _input_path(name, path) for name, path in spec.inputs.items()}
+        make_work_folder(spec, code_mounts(spec))
+        paths = {f"inputs.{name}": input_path(name, path) for name, path in spec.inputs.items()}
         for name, (path, is_file) in spec.outputs.items():
             folder = f"{ROOT}/outputs/{name}"
             paths[f"outputs.{name}"] = f"{folder}/{path.name}" if is_file else folder
@@ -174,9 +182,9 @@ class DockerSteps:
     def _environment(self, spec: StepSpec, variables: Mapping[str, str]) -> tuple[dict[str, str], list[Any]]:
         """The container's environment variables and mounts."""
         own = {**variables, **parallel_driver(spec, DEBUGGEE_ROOT)}
-        mounts = _mounts(spec)
+        mounts = step_mounts(spec)
         if spec.injected or spec.parallel:
-            mounts.append(_mount(DEBUGGEE_ROOT, DEBUGGEE, True))
+            mounts.append(bind_mount(DEBUGGEE_ROOT, DEBUGGEE, True))
         if not self._is_user_known:
             self._user, self._is_user_known = container_user(self._client), True
         if self._user:
@@ -187,7 +195,7 @@ class DockerSteps:
         image_env = dict(pair.partition("=")[::2] for pair in image["Config"].get("Env") or ())
         if tracked := mlflow_store.prepare_store(spec, {**image_env, **own}, TRACKED):
             own |= tracked
-            mounts.append(_mount(TRACKED, str(spec.folder / mlflow_store.FOLDER), False))
+            mounts.append(bind_mount(TRACKED, str(spec.folder / mlflow_store.FOLDER), False))
         if "PYTHONPATH" in image_env:
             own.setdefault("PYTHONPATH", image_env["PYTHONPATH"])
         own |= import_path(spec, own, WORK)
@@ -200,8 +208,8 @@ class DockerSteps:
             code=[
                 CODE,
                 WORK,
-                *(path_in_step(path, _code_mounts(spec)) for path in spec.includes),
-                *_code_links(spec).places,
+                *(path_in_step(path, code_mounts(spec)) for path in spec.includes),
+                *code_links(spec).places,
             ],
             events=f"{ANNOUNCE_ROOT}/{spec.events.name}",
             logs=f"{RUN}/{spec.log().parent.name}",
@@ -210,7 +218,7 @@ class DockerSteps:
             listen_host="0.0.0.0",  # noqa: S104
         )
         if spec.image.debugpy:
-            mounts.append(_mount(DEBUGPY_ROOT, spec.image.debugpy, True))
+            mounts.append(bind_mount(DEBUGPY_ROOT, spec.image.debugpy, True))
             own["AZUREML_DEBUGGEE_DEBUGPY"] = DEBUGPY_ROOT
         return own, mounts
 
@@ -363,61 +371,6 @@ def _end_container(client: docker.DockerClient, container: str) -> None:
             # The command that waits for it is removing it at this moment.
             with suppressed("APIError", "RequestException"):
                 client.api.wait(container, condition="removed", timeout=REMOVAL_SECONDS)
-
-
-def _code_mounts(spec: StepSpec) -> list[tuple[Path, str]]:
-    """The folders of the code and of the additional includes, and where they are mounted."""
-    code = [(spec.code_root, CODE)] if spec.code_root is not None else []
-    return [*code, *((root, f"{ROOT}/includes/{number}") for number, root in enumerate(include_roots(spec)))]
-
-
-def _code_links(spec: StepSpec) -> Links:
-    """The targets of links in the code and in the additional includes that lead out of these folders."""
-    return find_outward_links(_code_mounts(spec), _OWN)
-
-
-def _live_packages(spec: StepSpec) -> dict[str, str]:
-    """Where the folders of editable packages are mounted."""
-    try:
-        return local_packages.mount_places(spec.image.live, spec.code_root)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"The package folder {error}, which the step {spec.step} runs, is gone.",
-            "Correct the environment's requirements.txt or conda.yml, then run the same command again.",
-        ) from error
-
-
-def _is_in_code(spec: StepSpec, folder: str) -> bool:
-    return spec.code_root is not None and spec.code_root in Path(folder).parents
-
-
-def _input_path(name: str, path: Path) -> str:
-    folder = f"{ROOT}/inputs/{name}"
-    return folder if path.is_dir() else f"{folder}/{input_file_name(path)}"
-
-
-def _mounts(spec: StepSpec) -> list[Any]:
-    places: list[tuple[str, Path, bool]] = [
-        (WORK, spec.folder / "work", False),
-        (f"{RUN}/azureml-logs", spec.folder / "azureml-logs", False),
-        (ANNOUNCE_ROOT, spec.folder / "announce", False),
-    ]
-    places += [(seen, root, False) for root, seen in _code_mounts(spec)]
-    places += [(_input_path(name, path), path, True) for name, path in spec.inputs.items()]
-    for name, (path, is_file) in spec.outputs.items():
-        places.append((f"{ROOT}/outputs/{name}", path.parent if is_file else path, False))
-    code = _code_links(spec).places
-    places += [(target, Path(local), False) for target, local in code.items()]
-    folders = [(path, _input_path(name, path)) for name, path in spec.inputs.items() if path.is_dir()]
-    of_data = find_outward_links([*_code_mounts(spec), *folders], _OWN).places if folders else {}
-    places += [(target, Path(local), True) for target, local in of_data.items() if not is_below(target, code)]
-    places += [(target, Path(local), True) for target, local in _live_packages(spec).items()]
-    return [_mount(target, str(source), read_only) for target, source, read_only in places]
-
-
-def _mount(target: str, source: str, read_only: bool) -> dict[str, Any]:
-    # A mount of this type refuses a missing source; `Binds` would create a folder instead.
-    return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": read_only}
 
 
 def _parse_size(size: str) -> int:
