@@ -74,15 +74,15 @@ VARIABLES: list[dict[str, str]] = [
 def ours(found: PipSettings) -> dict[str, object]:
     return {
         # None is the public one, for pip as well.
-        "index": found.one("index-url") or None,
+        "index": found.last_value("index-url") or None,
         "extra": list(found.all("extra-index-url")),
         "no-index": found.flag("no-index"),
         "links": list(found.all("find-links")),
         "trusted": list(found.all("trusted-host")),
-        "cert": found.one("cert") or None,
-        "proxy": found.one("proxy"),
-        "timeout": float(found.one("timeout") or 15),
-        "retries": int(found.one("retries") or 5),
+        "cert": found.last_value("cert") or None,
+        "proxy": found.last_value("proxy"),
+        "timeout": float(found.last_value("timeout") or 15),
+        "retries": int(found.last_value("retries") or 5),
         "constraints": list(found.all("constraint")),
         "pre": found.flag("pre"),
         "hashes": found.flag("require-hashes"),
@@ -130,13 +130,13 @@ def test_lines_of_a_requirements_file_add_to_them_or_take_their_place() -> None:
         "--pre --trusted-host host",
         "--only-binary numpy --no-binary=numpy",
     ):
-        found.take_line(line, environ)
+        found.apply_line(line, environ)
     assert found.indexes == ["https://me:word@host/simple", "https://a", "https://${lower}/b"]
     assert found.all("find-links") == ("/a folder",)
     assert (found.flag("pre"), found.all("trusted-host")) == (True, ("host",))
     assert (found.formats.no_binary, found.formats.only_binary) == ({"numpy"}, set())
     with pytest.raises(UserError, match="cannot be read"):
-        found.take_line("--find-links '/a", environ)
+        found.apply_line("--find-links '/a", environ)
 
 
 def test_a_file_that_cannot_be_read_and_a_flag_that_says_nothing(tmp_path: Path) -> None:

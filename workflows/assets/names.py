@@ -113,14 +113,14 @@ class LocalAssets:
         Raises:
             UserError: Several files have the name and the same version.
         """
-        asked = parse_name(text)
-        if asked is None:
+        requested = parse_name(text)
+        if requested is None:
             return None
-        key = (asked.text, tuple(sorted(kind.name for kind in kinds)))
+        key = (requested.text, tuple(sorted(kind.name for kind in kinds)))
         if key not in self._found:
-            self._found[key] = self._choose(asked, self.candidates(asked.name, kinds), place)
+            self._found[key] = self._choose(requested, self.candidates(requested.name, kinds), place)
         file = self._found[key]
-        note = f"`{asked.text}` is {shown(file)} here" if file is not None else ""
+        note = f"`{requested.text}` is {shown(file)} here" if file is not None else ""
         if note and note not in self.notes:
             self.notes.append(note)
         return file
@@ -138,10 +138,10 @@ class LocalAssets:
             found.append(Candidate(file, str(version.data) if version is not None else ""))
         return found
 
-    def _choose(self, asked: AssetName, found: list[Candidate], place: Value) -> Path | None:
-        if asked.version:
+    def _choose(self, requested: AssetName, found: list[Candidate], place: Value) -> Path | None:
+        if requested.version:
             # A file without a version gets the next one each time it is registered, so it may be any version.
-            fitting = [one for one in found if one.version == asked.version]
+            fitting = [one for one in found if one.version == requested.version]
             fitting = fitting or [one for one in found if not one.version]
         else:
             highest = max((_version_key(one.version) for one in found), default=())
@@ -151,7 +151,7 @@ class LocalAssets:
             version = f", version {first.version}" if first.version else ""
             raise refuse(
                 place,
-                f"`{asked.text}` is several files here: {shown(first.file)} and {shown(second.file)} have that name"
+                f"`{requested.text}` is several files here: {shown(first.file)} and {shown(second.file)} have that name"
                 f"{version}.",
                 "Name the file that is meant in its place, or give each another `version`.",
             )

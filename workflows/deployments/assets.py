@@ -134,8 +134,8 @@ def _find_named_model(
     file = None if text.startswith("file:") else names.find(text, (kinds.MODEL,), value)
     if file is not None:
         return _read_inline_model(problems, read_yaml(file, "model file", value))
-    asked = parse_name(text)
-    if asked is None and not scheme(text):
+    requested = parse_name(text)
+    if requested is None and not scheme(text):
         # A file of a model, or the model itself.
         path = local_path(value, text)
         if exists(path) and kinds.kind_of_file(path) is kinds.MODEL:

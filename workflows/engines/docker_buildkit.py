@@ -20,7 +20,7 @@ from . import docker_address, docker_credentials
 
 #: From this version on the docker command has no built-in BuildKit, and needs buildx.
 _BUILDX_ONLY = 23
-_PATIENCE = 20.0
+_TIMEOUT = 20.0
 # Lines of `--progress=plain`: `#4 [one 2/3] RUN make`, `#4 0.325 OUTPUT`, `#4 ERROR: REASON`.
 _STEP = re.compile(r"^#(\d+) \[(?:\S+ )?\s*(\d+/\d+)\] (.+)$")
 _LOAD = re.compile(r"^#(\d+) \[[^\]]*\] load metadata for (\S+)$")
@@ -54,7 +54,7 @@ def _has_buildkit(program: str) -> bool:
 
 def _output_of(*command: str) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, stdin=subprocess.DEVNULL)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout if done.returncode == 0 else ""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Errors of a socket that the user has no permission for.
 _NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM})
 # Seconds without an answer after which an engine counts as hung.
-_PATIENCE = 10.0
+_TIMEOUT = 10.0
 # Seconds for ssh to log in.
 _SSH_SECONDS = 10.0
 
@@ -254,7 +254,7 @@ def _check_socket(path: str) -> None:
             connection.connect(path)
         except OSError as error:
             raise _socket_error(path, error) from error
-    if not _ping(path, _PATIENCE):
+    if not _ping(path, _TIMEOUT):
         raise UserError(
             f"The Docker engine behind {path} takes connections and does not answer.",
             "Restart it (`sudo systemctl restart docker`, or Docker Desktop), or set AML_ENGINE=process.",

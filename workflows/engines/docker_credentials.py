@@ -20,7 +20,7 @@ _REFUSED = re.compile(
     r"unauthorized|access denied|denied|authentication required|no basic auth|\b40[13]\b|error getting credentials",
     re.IGNORECASE,
 )
-_PATIENCE = 20.0
+_TIMEOUT = 20.0
 
 
 def is_refusal(reason: str) -> bool:
@@ -84,7 +84,7 @@ def _helper_failure(program: str, host: str) -> str | None:
     """Why a helper fails for a registry; None where it works, even if it has no credentials."""
     try:
         done = subprocess.run(
-            [program, "get"], input=host, capture_output=True, text=True, timeout=_PATIENCE, errors="replace"
+            [program, "get"], input=host, capture_output=True, text=True, timeout=_TIMEOUT, errors="replace"
         )
     except (OSError, subprocess.SubprocessError) as error:
         return scrub(str(getattr(error, "strerror", None) or error))

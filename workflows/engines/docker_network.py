@@ -25,7 +25,7 @@ _LABELS = {_LABEL: "network"}
 #: https://docs.docker.com/engine/network/drivers/bridge/#options
 _OPTIONS = {"com.docker.network.bridge.enable_icc": "false"}
 #: Seconds to wait while another command creates it.
-_PATIENCE = 10
+_TIMEOUT = 10
 
 
 def ensure_network(client: docker.DockerClient) -> str:
@@ -44,7 +44,7 @@ def ensure_network(client: docker.DockerClient) -> str:
 
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(HeldError, OSError):
-            stack.enter_context(hold(make_folder(cache_folder()) / "network.lock", _PATIENCE))
+            stack.enter_context(hold(make_folder(cache_folder()) / "network.lock", _TIMEOUT))
         found = _find(client)
         if not found:
             try:

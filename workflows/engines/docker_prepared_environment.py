@@ -29,7 +29,7 @@ _INSTALL = re.compile(r"(?P<script>[^\s;&|]*\binstall\.sh)(?:[ \t]+(?P<prefix>/[
 _ALONE = re.compile(rf"(?:(?:/bin/)?(?:ba)?sh\s+)?{_INSTALL.pattern}\s*")
 _PREFIX = "/opt/env"
 # Seconds for one request to the engine.
-_PATIENCE = 1800
+_TIMEOUT = 1800
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def prepare_environment(
                 what(number, force=True)
 
         undo.callback(setattr, api, "timeout", api.timeout)
-        api.timeout = _PATIENCE
+        api.timeout = _TIMEOUT
 
         with uninterrupted():
             container = api.create_container(

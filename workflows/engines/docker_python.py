@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: The label by which a container that a killed command has left is found.
 MARK = "azureml-debug.mark"
 #: Seconds for a container to answer.
-_PATIENCE = 30
+_TIMEOUT = 30
 _CONDA = "command -v conda || command -v mamba || command -v micromamba || ls /opt/*conda*/bin/conda"
 
 
@@ -70,7 +70,7 @@ def _probe_image(client: docker.DockerClient, image: str, script: str) -> python
         )["Id"]
         try:
             client.api.start(container)
-            code = client.api.wait(container, timeout=_PATIENCE)["StatusCode"]
+            code = client.api.wait(container, timeout=_TIMEOUT)["StatusCode"]
             output = client.api.logs(container, stdout=True, stderr=False)
         finally:
             client.api.remove_container(container, force=True)

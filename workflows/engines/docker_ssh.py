@@ -15,12 +15,12 @@ from ..errors import UserError
 from ..redaction import scrub
 
 # Seconds for the connection, the login and the engine's first answer; the user may have to type a passphrase.
-_PATIENCE = 60.0
+_TIMEOUT = 60.0
 _PING = b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n"
 _INSTEAD = "or set AML_ENGINE=process."
 
 
-def check_connection(host: str, timeout: float = _PATIENCE, interactive: bool = True) -> None:
+def check_connection(host: str, timeout: float = _TIMEOUT, interactive: bool = True) -> None:
     """Send the engine one request, over a connection of its own.
 
     Args:

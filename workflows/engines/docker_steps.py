@@ -59,7 +59,7 @@ GRACE_SECONDS = 0.75
 #: Seconds to wait while another command removes a container.
 REMOVAL_SECONDS = 10
 #: Seconds that an engine may not answer, such as while it is restarted, before a step counts as lost.
-_PATIENCE = 30.0
+_TIMEOUT = 30.0
 _FIRST_MASTER_PORT = 29500
 _SHELL_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 #: Starts ranks.sh, which is passed as text so that it need not be mounted.
@@ -347,7 +347,7 @@ class _Container:
                 return -int(signal.SIGKILL)  # another command has removed it
             except (docker_errors.APIError, docker_errors.RequestException) as error:
                 lost = lost or time.monotonic()
-                if time.monotonic() > lost + _PATIENCE:
+                if time.monotonic() > lost + _TIMEOUT:
                     raise connection_lost_error(error) from error
                 time.sleep(0.5)
         with suppressed("APIError", "RequestException"):

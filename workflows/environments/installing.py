@@ -74,30 +74,30 @@ class Work:
         place = str(self.scratch)
         return {**kept, "TMPDIR": place, "TEMP": place, "TMP": place, "PYTHONUNBUFFERED": "1"}
 
-    def written(self) -> list[Path]:
+    def write_files(self) -> list[Path]:
         """Write the requirement files to the scratch folder; their paths in the order of installation."""
         for name, text in self.files.items():
             (self.scratch / name).write_text(text, "utf-8", errors="surrogateescape")
         names = ("requirements.txt", "requirements-added.txt")
         return [self.scratch / name for name in names if name in self.files]
 
-    def settings(self) -> PipSettings:
+    def read_pip_settings(self) -> PipSettings:
         """The user's settings of pip, with what the definition's own options add to them."""
         environment = self.environment()
         # For an image, the settings of this program's own pip count.
         found = read_settings(environment, prefix=Path(sys.prefix) if self.relocatable else self.folder)
         for line in self.definition.options:
-            found.take_line(line, environment)
+            found.apply_line(line, environment)
         return found
 
     @property
-    def packages(self) -> Path:
+    def uv_cache(self) -> Path:
         """The cache of uv: beside the environments, so that they can share files, unless the user has set another."""
         return Path(os.environ.get("UV_CACHE_DIR") or self.cache / "uv")
 
-    def for_uv(self, words: uv.Translation) -> dict[str, str]:
+    def uv_variables(self, translation: uv.Translation) -> dict[str, str]:
         """The environment variables for uv."""
-        return {**words.environment, "UV_CACHE_DIR": str(self.packages)}
+        return {**translation.environment, "UV_CACHE_DIR": str(self.uv_cache)}
 
 
 def make_empty_environment(work: Work, python: str) -> None:
@@ -115,7 +115,7 @@ def make_empty_environment(work: Work, python: str) -> None:
     if program is None or not uv.is_utf8(str(work.folder)):
         _with_venv(work, python)
         return
-    environment = work.for_uv(uv.translate(PipSettings(), work.environment()))
+    environment = work.uv_variables(uv.translate(PipSettings(), work.environment()))
     command = [program, "venv", "--no-config", "--no-project", "--allow-existing", "--no-python-downloads"]
     command += ["--relocatable"] if work.relocatable else []
     run_required(work, [*command, "--quiet", "--python", python, str(work.folder)], environment)
@@ -144,7 +144,9 @@ def _seed(work: Work, program: str, python: str, environment: Mapping[str, str])
     inside = pythons.environment_python(work.folder)
     if "pip" not in wheels:
         # pip is only for installing by hand; an environment works without it.
-        _run_uv_install(replace(work, report=_ignore_line), program, ["pip"], work.settings(), inside, needed=False)
+        _run_uv_install(
+            replace(work, report=_ignore_line), program, ["pip"], work.read_pip_settings(), inside, needed=False
+        )
         return
     offline = ["--no-config", "--offline", "--no-deps", "--no-index", "--quiet", "--python", str(inside)]
     run_required(work, [program, "pip", "install", *offline, *wheels.values()], environment)
@@ -172,7 +174,7 @@ def install_packages(work: Work, python: Path) -> str | None:
     pip = [str(python), "-I", "-m", "pip", "--disable-pip-version-check", "--no-input"]
     # --no-user: pip refuses a setting `user = true` in an environment.
     command = [*pip, "install", "--no-user", "--progress-bar", "off", "-r"]
-    for path in work.written():
+    for path in work.write_files():
         run_required(work, [*command, str(path)], work.environment(), what="pip", folder=work.definition.folder)
     return note
 
@@ -189,14 +191,14 @@ def install_with_uv(work: Work, python: Path) -> str | None:
         return "uv is not installed here"
     if not all(map(uv.is_utf8, (str(work.folder), *work.files.values()))):
         return "uv takes only names in UTF-8"
-    settings = work.settings()
+    settings = work.read_pip_settings()
     reason = uv.why_only_pip(settings, (*work.definition.pip, *work.definition.translate_conda()[0]))
     if reason is None:
         # uv prints nothing until it has resolved all requirements, which may take long.
         work.report(f"installing {_package_names(work.definition)}")
     # Compile pip while the packages are installed, and then the packages.
     with _compiling(work, python):
-        for path in work.written() if reason is None else ():
+        for path in work.write_files() if reason is None else ():
             reason = _run_uv_install(work, program, ["--requirements", str(path)], settings, python)
             if reason is not None:
                 break
@@ -205,7 +207,7 @@ def install_with_uv(work: Work, python: Path) -> str | None:
             wanted = [word for path in work.definition.live for word in ("--editable", path.as_uri())]
             reason = _run_uv_install(work, program, ["--no-deps", *wanted], settings, python, stay=True)
     with _compiling(work, python):
-        shared = bytecode.SharedBytecode(work.folder, work.packages)
+        shared = bytecode.SharedBytecode(work.folder, work.uv_cache)
     shared.link()
     return reason
 
@@ -245,24 +247,26 @@ def _run_uv_install(
     Raises:
         UserError: It failed, and pip would fail as well.
     """
-    words = uv.translate(settings, work.environment())
-    for note in words.notes:
+    translation = uv.translate(settings, work.environment())
+    for note in translation.notes:
         work.report(note)
     configuration = work.scratch / uv.SETTINGS
     configuration.touch(mode=0o600)  # passwords of indexes are in it
-    configuration.write_text(words.text, "utf-8", errors="surrogateescape")
+    configuration.write_text(translation.text, "utf-8", errors="surrogateescape")
     command = [program, "pip", "install", "--config-file", str(configuration), "--python", str(python)]
-    command += words.arguments
+    command += translation.arguments
     # The folders of local packages do not exist where a relocatable environment is used.
     command += ["--no-editable"] if work.relocatable and not stay else []
     if any((item.local is not None and item.local.is_dir()) or "+" in item.text for item in work.definition.pip):
         # A folder or repository may have changed since uv cached its build.
         command.append("--refresh")
-    done = run([*command, *wanted], work.report, environment=work.for_uv(words), folder=work.definition.folder)
+    done = run(
+        [*command, *wanted], work.report, environment=work.uv_variables(translation), folder=work.definition.folder
+    )
     if done.code == 0 or not needed:
         return None
     _raise_disk_full(done)
-    reason = uv.why_pip_may_work(done.lines, words.several)
+    reason = uv.why_pip_may_work(done.lines, translation.several)
     if reason is None:
         raise _failure(work, done, "uv")
     return reason

@@ -23,7 +23,7 @@ _NO_NETWORK = re.compile(
 )
 _NO_VENV = re.compile(r"ensurepip")
 # The most informative lines, best first; the last line of each kind counts.
-_TELLING = tuple(
+_INFORMATIVE = tuple(
     re.compile(pattern)
     for pattern in (
         r"No matching distribution found for .+",
@@ -71,8 +71,8 @@ def install_error(
         conda: The requirements that replace conda's packages.
         settings: The names of the user's settings that it had, where it ran in a container.
     """
-    telling = [line for line in lines if not _NOISE.match(line)]
-    reason = _uv_reason(telling) or _reason(telling)
+    informative = [line for line in lines if not _NOISE.match(line)]
+    reason = _uv_reason(informative) or _reason(informative)
     item = _requirement(reason, (*definition.pip, *conda))
     problem = f"{what} could not install the environment `{definition.name}`: {reason.rstrip('.')}"
     if any(_NO_NETWORK.search(line) for line in lines):
@@ -95,7 +95,7 @@ def install_error(
         remedy,
         file=item.file if item is not None else None,
         line=item.line if item is not None and item.file is not None else None,
-        details=telling[-_SHOWN_LINES:],
+        details=informative[-_SHOWN_LINES:],
     )
 
 
@@ -112,10 +112,10 @@ def no_venv_error(python: str, lines: Sequence[str]) -> UserError | None:
 
 def _uv_reason(lines: Sequence[str]) -> str:
     """The reason that uv gives; empty where the output is another program's."""
-    begun = [number for number, line in enumerate(lines) if _UV_ERROR.match(line)]
-    if not begun:
+    starts = [number for number, line in enumerate(lines) if _UV_ERROR.match(line)]
+    if not starts:
         return ""
-    first, *rest = (line[:_LONGEST_LINE] for line in lines[begun[-1] :])
+    first, *rest = (line[:_LONGEST_LINE] for line in lines[starts[-1] :])
     error = first.removeprefix("error: ").strip()
     causes = list[str]()
     for line in rest:
@@ -136,7 +136,7 @@ def _uv_reason(lines: Sequence[str]) -> str:
 
 def _reason(lines: Sequence[str]) -> str:
     lines = [line[:_LONGEST_LINE] for line in lines]
-    for pattern in _TELLING:
+    for pattern in _INFORMATIVE:
         for line in reversed(lines):
             match = pattern.search(line)
             if match is not None:

@@ -59,7 +59,7 @@ class Formats:
     no_binary: set[str] = field(default_factory=set)
     only_binary: set[str] = field(default_factory=set)
 
-    def take(self, name: str, value: str) -> None:
+    def apply(self, name: str, value: str) -> None:
         """Apply one value of ``--no-binary`` or ``--only-binary``; each cancels the other for a package."""
         target, other = self.no_binary, self.only_binary
         if name == "only-binary":
@@ -92,7 +92,7 @@ class PipSettings:
         """Every value of an option; none where it is not set."""
         return self.values.get(name, ())
 
-    def one(self, name: str) -> str:
+    def last_value(self, name: str) -> str:
         """An option's last value; empty where it is not set."""
         return (self.all(name) or ("",))[-1]
 
@@ -102,10 +102,10 @@ class PipSettings:
         Raises:
             UserError: Its value is neither yes nor no.
         """
-        text = self.one(name).lower()
+        text = self.last_value(name).lower()
         if text and text not in _TRUE | _FALSE:
             raise UserError(
-                f"pip's setting {name} is {self.one(name)}, which is neither yes nor no.",
+                f"pip's setting {name} is {self.last_value(name)}, which is neither yes nor no.",
                 "Correct it: `pip config list` shows it, or the variable PIP_" + name.upper().replace("-", "_") + ".",
             )
         return text in _TRUE
@@ -115,10 +115,10 @@ class PipSettings:
         """The addresses of the indexes that are set, the main one first; none with ``no-index``."""
         if self.flag("no-index"):
             return []
-        main = self.one("index-url")
+        main = self.last_value("index-url")
         return list(dict.fromkeys([*([main] if main else []), *self.all("extra-index-url")]))
 
-    def take_line(self, line: str, environ: Mapping[str, str]) -> None:
+    def apply_line(self, line: str, environ: Mapping[str, str]) -> None:
         """Apply a line with options of a requirements file, such as ``--extra-index-url …``.
 
         Raises:
@@ -139,7 +139,7 @@ class PipSettings:
             if not value and arguments and not arguments[0].startswith("-"):
                 value = arguments.pop(0)
             if name in ("no-binary", "only-binary"):
-                self.formats.take(name, value)
+                self.formats.apply(name, value)
             elif name in _LISTS:
                 self.values[name] = (*self.all(name), value)
             else:
@@ -177,7 +177,7 @@ def read_settings(environ: Mapping[str, str], command: str = "install", prefix: 
         if not value or not name:
             continue
         if name in ("no-binary", "only-binary"):
-            found.formats.take(name, value)
+            found.formats.apply(name, value)
         else:
             found.values[name] = tuple(value.split()) if name in _LISTS else (value.strip(),)
     return found

@@ -139,9 +139,9 @@ def fetch(constraint: str, cache: Path, report: Callable[[str], None]) -> bool:
     if program is None:
         return False
     folder = cache / "pythons"
-    words = uv.translate(read_settings(os.environ), os.environ)
+    translation = uv.translate(read_settings(os.environ), os.environ)
     # Few retries: without a network the user should not have to wait for long.
-    environment = {"UV_HTTP_RETRIES": "1", **words.environment, "UV_PYTHON_INSTALL_DIR": str(folder)}
+    environment = {"UV_HTTP_RETRIES": "1", **translation.environment, "UV_PYTHON_INSTALL_DIR": str(folder)}
     # uv reads its own configuration files here, because mirrors in them count.
     listed = run([program, "python", "list", "--only-downloads", *_ALL], _ignore_line, environment=environment)
     version = _newest(next((line for line in listed.lines if line.startswith("[")), ""), constraint)

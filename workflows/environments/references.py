@@ -86,30 +86,35 @@ class ResolvedEnvironment:
         from ..engines.docker_contexts import build_context_image, image_by_name
         from .progress import brief_reporter
 
-        asked = self.reference
-        assert asked is not None
-        if asked.build is not None:
-            dockerfile = asked.dockerfile or "Dockerfile"
+        reference = self.reference
+        assert reference is not None
+        if reference.build is not None:
+            dockerfile = reference.dockerfile or "Dockerfile"
             return build_context_image(
-                asked.build, dockerfile, brief_reporter(report), file=asked.file, line=asked.line
+                reference.build, dockerfile, brief_reporter(report), file=reference.file, line=reference.line
             )
-        assert asked.image is not None
-        return image_by_name(asked.image, report, file=asked.file, line=asked.line)
+        assert reference.image is not None
+        return image_by_name(reference.image, report, file=reference.file, line=reference.line)
 
     def _install(self, engine: Engine, definition: EnvironmentDefinition, report: Callable[[str], None]) -> ImageRef:
-        asked = self.reference
-        if engine.name != "docker" or asked is None or asked.image is None or asked.image != self.base_image:
+        reference = self.reference
+        if (
+            engine.name != "docker"
+            or reference is None
+            or reference.image is None
+            or reference.image != self.base_image
+        ):
             return engine.build(definition, self.base_image, report)
         from ..engines.docker_contexts import ImageUnreachable, image_by_name
 
         try:
-            image_by_name(asked.image, report, file=asked.file, line=asked.line)
+            image_by_name(reference.image, report, file=reference.file, line=reference.line)
         except ImageUnreachable as error:
             # The script needs the packages, and these can be installed on another base image.
             built = engine.build(definition, None, report)
             note = f"{error.problem.rstrip('.')}; {shown(definition.source)} is installed on the local base image"
             return replace(built, notes=(note, *built.notes))
-        return engine.build(definition, asked.image, report)
+        return engine.build(definition, reference.image, report)
 
 
 def resolve_environment(

@@ -88,7 +88,7 @@ class Translation:
 def why_only_pip(settings: PipSettings, requirements: Iterable[Requirement]) -> str | None:
     """Why pip has to do an installation; None where uv can."""
     for name, shown in _ONLY_PIP.items():
-        if settings.all(name) and (settings.one(name).lower() not in ("0", "no", "false", "off")):
+        if settings.all(name) and (settings.last_value(name).lower() not in ("0", "no", "false", "off")):
             return f"uv has no {shown}"
     if "legacy-resolver" in settings.all("use-deprecated"):
         return "uv has no legacy-resolver"
@@ -148,7 +148,7 @@ def translate(settings: PipSettings, environ: Mapping[str, str]) -> Translation:
     notes = list[str]()
     indexes, links = _sources(settings, notes)
     # Without a main index that is the public one, for uv as for pip.
-    public = not settings.one("index-url") and not settings.flag("no-index")
+    public = not settings.last_value("index-url") and not settings.flag("no-index")
     several = len(indexes) + len(links) + public > 1
     lines = ["no-sources = true", 'index-strategy = "unsafe-best-match"']
     lines += _index_lines(settings, indexes, public, several)
@@ -197,7 +197,7 @@ def _index_lines(settings: PipSettings, indexes: Sequence[str], public: bool, se
     rules = 'cache-control = { api = "max-age=0" }'
     # Among several indexes, one that refuses access is ignored.
     rules += ", ignore-error-codes = [401, 403]" if several else ""
-    main = settings.one("index-url")
+    main = settings.last_value("index-url")
     default = _index(main) if main else None
     tables = [f"{{ url = {json.dumps(one)}, default = {str(one == default).lower()}, {rules} }}" for one in indexes]
     if not public and default not in indexes:
@@ -224,10 +224,10 @@ def _pip_table(settings: PipSettings, links: Sequence[str]) -> list[str]:
     # pip reads the value of this setting the other way round: "no" switches the isolation off.
     if settings.all("no-build-isolation") and not settings.flag("no-build-isolation"):
         lines.append("no-build-isolation = true")
-    if settings.one("uploaded-prior-to"):
-        lines.append(f"exclude-newer = {json.dumps(settings.one('uploaded-prior-to'))}")
+    if settings.last_value("uploaded-prior-to"):
+        lines.append(f"exclude-newer = {json.dumps(settings.last_value('uploaded-prior-to'))}")
     # With --no-input, as here, pip uses keyring only where its settings say how.
-    if settings.one("keyring-provider") in ("subprocess", "import"):
+    if settings.last_value("keyring-provider") in ("subprocess", "import"):
         lines.append('keyring-provider = "subprocess"')
     return lines
 
@@ -281,13 +281,13 @@ def _variables(settings: PipSettings, environ: Mapping[str, str]) -> dict[str, s
     }
     # uv must not wrap lines, even if COLUMNS is exported: its output is parsed.
     found |= {"UV_NO_PROGRESS": "1", "UV_NO_WRAP": "1", "NO_COLOR": "1"}
-    if settings.one("timeout"):
-        found["UV_HTTP_TIMEOUT"] = str(max(1, math.ceil(_number(settings.one("timeout"), 15))))
-    if settings.one("retries"):
-        found["UV_HTTP_RETRIES"] = str(int(_number(settings.one("retries"), 5)))
+    if settings.last_value("timeout"):
+        found["UV_HTTP_TIMEOUT"] = str(max(1, math.ceil(_number(settings.last_value("timeout"), 15))))
+    if settings.last_value("retries"):
+        found["UV_HTTP_RETRIES"] = str(int(_number(settings.last_value("retries"), 5)))
     if settings.all("no-cache-dir"):
         found["UV_NO_CACHE"] = "1"
-    proxy = settings.one("proxy")
+    proxy = settings.last_value("proxy")
     if proxy:
         address = proxy if "://" in proxy else f"http://{proxy}"
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
@@ -295,8 +295,8 @@ def _variables(settings: PipSettings, environ: Mapping[str, str]) -> dict[str, s
         # pip uses the proxy of its settings for every address.
         for name in ("NO_PROXY", "no_proxy"):
             found.pop(name, None)
-    if settings.one("client-cert"):
-        found["SSL_CLIENT_CERT"] = os.path.expanduser(settings.one("client-cert"))
+    if settings.last_value("client-cert"):
+        found["SSL_CLIENT_CERT"] = os.path.expanduser(settings.last_value("client-cert"))
     return {**found, **_certificates(settings, found)}
 
 
@@ -309,7 +309,7 @@ def _number(text: str, default: float) -> float:
 
 def _certificates(settings: PipSettings, environ: Mapping[str, str]) -> dict[str, str]:
     """The variables that name the CA certificates: pip's setting, else those that requests reads, else the system's."""
-    given = settings.one("cert") or environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE")
+    given = settings.last_value("cert") or environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE")
     if given:
         given = os.path.expanduser(given)
         name, other = ("SSL_CERT_DIR", "SSL_CERT_FILE") if os.path.isdir(given) else ("SSL_CERT_FILE", "SSL_CERT_DIR")

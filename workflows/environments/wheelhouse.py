@@ -127,7 +127,7 @@ def _make_wheels(work: Work, python: str, wheels: Path) -> bool:
     wheels.mkdir()
     pip = [python, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input"]
     command = [*pip, "wheel", "--progress-bar", "off", "--wheel-dir", str(wheels), "--find-links", str(wheels)]
-    for path in work.written():
+    for path in work.write_files():
         done = run(
             [*command, "-r", str(path)], work.report, environment=work.environment(), folder=work.definition.folder
         )
