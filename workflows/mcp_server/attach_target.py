@@ -1,4 +1,4 @@
-"""What a session can be begun with, and where it is to stop."""
+"""What an agent can attach to, and the breakpoints that it asks for."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .state import State
 
 SECONDS = ATTACH_TIMEOUT
 _LOOK_SECONDS = 0.1
-#: debugpy's filters of exceptions, which are no types.
+#: debugpy's exception filters; all other names are types.
 _FILTERS = ("raised", "uncaught", "userUnhandled")
 
 
 @dataclass(frozen=True)
 class AttachTarget(Target):
-    """What can be attached to.
+    """A target that can be attached to now.
 
     Attributes:
         holds: Whether it waits for a debugger before its first line.
@@ -40,10 +40,10 @@ class AttachTarget(Target):
 def find_target(
     state: State, story: str | None, run: str | None, step: str | None, rank: int | None, deadline: float
 ) -> AttachTarget | dict[str, Any]:
-    """What a session is to be begun with; what is waited for, where nothing can be attached to in time.
+    """Find a target to attach to; if there is none in time, the answer that says what is waited for.
 
     Raises:
-        UserError: There is no such run, step or rank, or never will be.
+        UserError: There is no such run, step or rank, or it cannot be debugged any more.
     """
     if story == DEPLOY:
         return _service(state, step, rank)
@@ -81,10 +81,10 @@ def _of(one: attachable.Attachable) -> AttachTarget:
 
 
 def _check(run: RunRecord, only: StepRecord | None, rank: int | None) -> None:
-    """See that something can still be attached to.
+    """Check that a run can still be attached to.
 
     Raises:
-        UserError: It is over, it is not debugged, it has no such rank.
+        UserError: It is over, it is not debugged, or it has no such rank.
     """
     if run.foreign:
         raise UserError(
@@ -111,7 +111,7 @@ def _check(run: RunRecord, only: StepRecord | None, rank: int | None) -> None:
 def _service(state: State, step: str | None, rank: int | None) -> AttachTarget:
     if step is not None or rank:
         raise UserError("A service has neither steps nor ranks.", "Leave them out.")
-    service = runs.present(state).stack_target()  # which also sees that it runs
+    service = runs.present(state).stack_target()  # which also checks that it runs
     there = runs.present(state).running()
     assert there is not None
     holds = current_state(there.events) == "waiting"
@@ -119,7 +119,7 @@ def _service(state: State, step: str | None, rank: int | None) -> AttachTarget:
 
 
 def explain_taken(state: State, place: Target, error: UserError) -> UserError:
-    """The error for what a session could not be begun with, which says who has it where somebody is attached."""
+    """The error for a failed attach; if another debugger is attached, it says whose that is."""
     if "attached to the program" not in error.problem:
         return error
     port = place.endpoint.port
@@ -141,7 +141,7 @@ def explain_taken(state: State, place: Target, error: UserError) -> UserError:
 
 
 def split_exceptions(exceptions: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Filters of debugpy's, and types of exceptions.
+    """Split names of exceptions into debugpy's filters and types.
 
     Raises:
         UserError: One is neither.
@@ -153,10 +153,10 @@ def split_exceptions(exceptions: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def parse_breakpoint(state: State, place: Target, wanted: Mapping[str, Any]) -> Breakpoint | Function:
-    """A breakpoint as an agent writes it.
+    """Parse a breakpoint of the agent's.
 
     Raises:
-        UserError: There is no such file, no code on that line, or a condition cannot be read.
+        UserError: There is no such file, no code on that line, or the condition is not valid.
     """
     if "condition" in wanted:
         _check_expression("condition", str(wanted["condition"]))
@@ -192,7 +192,7 @@ def _check_expression(argument: str, text: str) -> None:
 
 
 def find_source(state: State, place: Target, file: str) -> Path:
-    """The file that is meant.
+    """Find the source file that an agent has named.
 
     Raises:
         UserError: There is none.
@@ -202,14 +202,14 @@ def find_source(state: State, place: Target, file: str) -> Path:
 
 
 def is_own(state: State, place: Target, path: Path) -> bool:
-    """Whether a file is Python of the project, or of what is debugged."""
+    """Whether a file is Python code of the project or of the debugged program."""
     roots = [state.project, *(mapping.local_root for mapping in place.endpoint.path_mappings)]
     real = path.resolve()
     return real.suffix in (".py", ".pyw", ".pyi") and any(real.is_relative_to(root.resolve()) for root in roots)
 
 
 def list_breakpoints(session: AttachedSession) -> list[dict[str, Any]]:
-    """The breakpoints of a session, as an agent reads them."""
+    """The breakpoints of a session as JSON objects."""
     found: list[dict[str, Any]] = []
     for one in session.debug.breakpoints if session.is_attached else ():
         wanted = one.breakpoint

@@ -1,4 +1,4 @@
-"""One debug session of an agent: what has happened since it asked last, and how the session ends."""
+"""One debug session of an agent: what has happened since its last call, and how the session ends."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from . import tools
 if TYPE_CHECKING:
     from .state import State
 
-#: Seconds between two looks at whether a person wants to take over.
+#: Seconds between two checks whether a user wants to take over.
 _LOOK_SECONDS = 0.2
-#: Seconds after which a session that a person wants to take over ends without a stop.
+#: Seconds after which a session that a user wants to take over ends without a stop.
 _NEXT_STOP_SECONDS = 5.0
-#: What is kept of outputs and values until the agent asks, and the characters of each.
+#: Outputs and values that are kept until the agent's next call, and characters of each.
 _MOST_KEPT, _MOST_TEXT = 500, 2000
-#: Characters of all of them in one answer, and of what stands around each.
+#: Characters of all of them in one answer, and of the JSON around each.
 _MOST_TOLD, _ENTRY = 40_000, 60
-#: Seconds that the program may take to send what it has logged; what is told then.
+#: Seconds that the program may take to send its logged values; the kind of the happening that follows them.
 _FLUSH_SECONDS, _FLUSHED = 1.0, "asked"
-#: What makes a program that holds at an exception hold again once its debugger has left.
+#: Evaluated in a program that holds at an exception, so that it holds again once the debugger has left.
 _KEEP = "__import__('sys').modules['azureml_debuggee.postmortem'].hold_again()"
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a session is with.
+    """What a session debugs.
 
     Attributes:
         story: ``deploy``, ``pipeline`` or ``experiment``.
         run: The run's number; None for a service.
         run_id: Its id; empty for a service.
         step: The step; an experiment's or the service's name.
-        rank: The rank; None where there is one process.
-        endpoint: Where the debugger is let in.
-        holds_at: The exception at which it holds; empty where it does not.
+        rank: The rank; None if there is one process.
+        endpoint: The address for debuggers.
+        holds_at: The exception at which it holds; empty if it does not.
     """
 
     story: str
@@ -59,28 +59,28 @@ class Target:
 
     @property
     def what(self) -> str:
-        """In words."""
+        """Its name in messages."""
         rank = f", rank {self.rank}" if self.rank is not None else ""
         return f"{self.step}{rank}" + (f" of the run {self.run}" if self.run is not None else "")
 
     @property
     def take_over(self) -> str:
-        """What a person types to take it over."""
+        """The command with which a user takes it over."""
         return agent_sessions.take_over_command(self.story, self.run)
 
     def as_json(self) -> dict[str, Any]:
-        """What an agent is told of it."""
+        """The JSON object for the agent."""
         run = {} if self.run is None else {"run": self.run, "run_id": self.run_id}
         return {"story": self.story, **run, "step": self.step, "rank": self.rank}
 
 
 class AttachedSession:
-    """A session that stays until it is ended: by the agent, by a person, by the program's end.
+    """A session that lasts until the agent, a user or the program's end ends it.
 
     Args:
-        state: What the tools work on.
+        state: The server's state.
         place: What to attach to.
-        breakpoints: Set before the program goes on.
+        breakpoints: Set before the program continues.
         filters: debugpy's filters of exceptions.
         types: Exceptions that stop it where they are raised.
         all_code: Whether libraries are stepped into.
@@ -105,16 +105,16 @@ class AttachedSession:
         self._changed = threading.Condition()
         self._kept: deque[Happening] = deque(maxlen=_MOST_KEPT)
         self._dropped = 0
-        #: The stop that was reached last, as long as the program stands there.
+        #: The latest stop, until the program continues.
         self._stop: Stop | None = None
         self._goes_on_since = time.monotonic()
-        #: Why the session is over, and what the agent is to do; None while it is not.
+        #: Why the session is over, and what the agent should do; None while it is not over.
         self._over: tuple[str, str] | None = None
         self._ending = threading.Lock()
         self._person_asked_at = 0.0
-        #: Who waits until what has happened so far was taken.
+        #: Events to set once all happenings so far have been taken.
         self._flush_waiters: list[threading.Event] = []
-        #: Why it could not be begun.
+        #: Why the session could not begin; None if it could.
         self.refusal: UserError | None = None
         self._mark: agent_sessions.AgentSession | None = None
         self._debug: DebugSession | None = None
@@ -126,7 +126,7 @@ class AttachedSession:
             "timeout": timeout,
             "agent": f"An agent ({state.client}) is attached; to take over: {place.take_over}",
         }
-        # A program whose C code holds the GIL lets nobody in meanwhile, and no call is to wait for that.
+        # A program whose C code holds the GIL accepts no debugger, and no call must wait for that.
         threading.Thread(target=self._run, args=(wanted,), name="agent-session", daemon=True).start()
 
     def _run(self, wanted: dict[str, Any]) -> None:
@@ -168,7 +168,7 @@ class AttachedSession:
 
     @property
     def debug(self) -> DebugSession:
-        """The session with the debugger.
+        """The session of the debugger.
 
         Raises:
             UserError: It has not begun yet.
@@ -179,7 +179,7 @@ class AttachedSession:
 
     @property
     def is_attached(self) -> bool:
-        """Whether the debugger is there."""
+        """Whether the debugger is attached."""
         return self._debug is not None
 
     @property
@@ -189,11 +189,11 @@ class AttachedSession:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether something of the program stands."""
+        """Whether the program, or a process of it, is stopped."""
         return self._stop is not None
 
     def summary(self) -> dict[str, Any]:
-        """What ``status`` shows of it."""
+        """The JSON object that ``status`` shows."""
         word = "over" if self.is_over else "stopped" if self.is_stopped else "running"
         if not self.is_over and not self.is_attached:
             word = "attaching"
@@ -221,7 +221,7 @@ class AttachedSession:
             elif happening.kind == kinds.STOPPED:
                 self._stop = happening.stop
             elif happening.kind == kinds.CONTINUED:
-                # Another process of it may stand still; it is not what was let go on.
+                # The stop may be in another process than the one that continued.
                 self._stop = self._stop if self._stop in self.debug.stops else None
             elif happening.kind not in (kinds.ENDED, kinds.LOST):
                 self._dropped += happening.dropped + (len(self._kept) == _MOST_KEPT)
@@ -241,12 +241,12 @@ class AttachedSession:
         self._person_asked_at = self._person_asked_at or now
         if self._stop is None and now - self._person_asked_at < _NEXT_STOP_SECONDS:
             return
-        # So that the person finds it where the agent had it.
+        # So that the user finds it where the agent had stopped it.
         self.keep_holding()
         self.end("a person has taken over", "Leave the program to them; status tells when nobody is attached any more.")
 
     def keep_holding(self) -> bool:
-        """Have a program that holds at an exception hold there again once the session has ended; whether it does."""
+        """Have a program that holds at an exception hold again after the session; returns whether it will."""
         stop = self._stop
         if stop is None or stop.reason != "exception" or not self.place.holds_at:
             return False
@@ -256,7 +256,7 @@ class AttachedSession:
             return False
 
     def end(self, why: str, then: str = "") -> None:
-        """End the session; what it debugs goes on."""
+        """End the session; the program continues."""
         with self._ending:
             if self._over is not None:
                 return
@@ -269,7 +269,7 @@ class AttachedSession:
         self._state.log(f"the session with {self.place.what} has ended: {why}")
 
     def wait_until(self, deadline: float, ready: Callable[[], bool]) -> bool:
-        """Wait until something is so, or the session is over, or a time of the monotonic clock; whether it is so."""
+        """Wait until ``ready``, the session's end, or a monotonic time; returns False if the time came first."""
         with self._changed:
             while not ready() and not self.is_over:
                 left = deadline - time.monotonic()
@@ -278,26 +278,26 @@ class AttachedSession:
                 self._changed.wait(min(left, 0.5))
             return True
 
-    # What an agent asks
+    # Calls of the agent
 
     def check(self) -> None:
-        """See that the session goes on.
+        """Check that the session is not over.
 
         Raises:
-            UserError: It is over; why, and what to do.
+            UserError: It is over, with the reason.
         """
         if self._over is not None:
             why, then = self._over
             raise UserError(f"The session with {self.place.what} is over: {why}.", then or "Begin another with attach.")
 
     def stopped(self, process: int | None = None) -> Stop:
-        """Where the program stands.
+        """The current stop.
 
         Args:
-            process: The process id of a child that is meant.
+            process: The process id of a child; None for the latest stop of any process.
 
         Raises:
-            UserError: It does not stand; the session is over.
+            UserError: The program is running, or the session is over.
         """
         self.check()
         if process is not None:
@@ -312,10 +312,10 @@ class AttachedSession:
         return found
 
     def resume(self, how: str, process: int | None = None) -> None:
-        """Let what stands run: ``continue`` all of it, or ``over``, ``into``, ``out`` one of it.
+        """Let stopped processes run: ``continue`` all of them, or step one ``over``, ``into`` or ``out``.
 
         Raises:
-            UserError: Nothing stands.
+            UserError: Nothing is stopped.
         """
         stop = self.stopped(process)
         with self._changed:
@@ -333,7 +333,7 @@ class AttachedSession:
             raise
 
     def flush_logged(self) -> None:
-        """Have values that were logged up to now told: they come together in the program before they are sent."""
+        """Wait for the values that were logged up to now: the program collects them before it sends them."""
         if self._debug is None or self.is_over or not any(one.breakpoint.log for one in self._debug.breakpoints):
             return
         with contextlib.suppress(UserError):
@@ -341,12 +341,12 @@ class AttachedSession:
             flushed = threading.Event()
             with self._changed:
                 self._flush_waiters.append(flushed)
-            # It comes behind them.
+            # It is queued behind them.
             self._debug.post(Happening(_FLUSHED))
             flushed.wait(_FLUSH_SECONDS)
 
     def report_news(self) -> dict[str, Any]:
-        """What has happened since the last call, and how it stands."""
+        """What has happened since the last call, and the current state."""
         with self._changed:
             kept, dropped = list(self._kept), self._dropped
             if not tools.is_abandoned():
@@ -390,7 +390,7 @@ class AttachedSession:
         return f"{what}, or the end of the program, which has been running for {seconds:.0f} s; call wait, or pause"
 
     def stop_json(self, stop: Stop) -> dict[str, Any]:
-        """A stop."""
+        """The JSON object of a stop."""
         leave_out = self._state.secrets
         found: dict[str, Any] = {"reason": stop.reason, **stop.frame.as_json(), "thread": stop.thread}
         if stop.child is not None:

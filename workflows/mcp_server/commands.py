@@ -1,7 +1,7 @@
-"""Commands of the program that take long: begun as child processes, looked at, ended.
+"""Long-running commands of the program: started as child processes, observed, ended.
 
-What they say goes to files, not to pipes: a command that has lost its reader would take back what it has started, and
-what was started is to go on when the client leaves.
+Their output goes to files, not to pipes: a command that loses its reader undoes what it has started, but that has to
+go on when the client leaves.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from ..errors import UserError
 from ..scratch import scratch_folder
 from ..terminal import plain
 
-#: Seconds between two looks.
+#: Seconds between two checks of a command.
 LOOK_SECONDS = 0.05
-#: Lines that are told at once; bytes of a result.
+#: Lines that are returned at once; bytes of a result.
 _MOST_LINES, _MOST_RESULT = 200, 4 * 1024 * 1024
 _MOST_READ = 1024 * 1024
 
 
 class StartedCommand:
-    """A command that was begun.
+    """A command that was started.
 
     Args:
-        arguments: What is typed behind `inv`, without ``--json``.
-        project: Where.
+        arguments: What follows `inv`.
+        project: The project's folder.
     """
 
     def __init__(self, arguments: Sequence[str], project: Path) -> None:
         self.arguments = list(arguments)
         self.started = time.monotonic()
-        #: What it was begun for; see :mod:`.starting`.
+        #: The story it was started for; see :mod:`.start_tools`.
         self.story = ""
         self._lines_read = 0
         self._kept = contextlib.ExitStack()
-        # What a server that was killed has left of these goes with the next one.
+        # Folders that a killed server has left are removed with the next one.
         self._folder = self._kept.enter_context(scratch_folder())
         options: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
@@ -64,7 +64,7 @@ class StartedCommand:
 
     @property
     def is_at_work(self) -> bool:
-        """Whether it has not ended."""
+        """Whether it is still running."""
         return self._process.poll() is None
 
     @property
@@ -76,16 +76,16 @@ class StartedCommand:
 
     @property
     def seconds(self) -> float:
-        """Seconds since it was begun."""
+        """Seconds since it was started."""
         return time.monotonic() - self.started
 
     def wait_until(self, deadline: float, ready: Callable[[], object] = lambda: None) -> None:
-        """Wait until it has ended, or ``ready`` says something, or a time of the monotonic clock has come."""
+        """Wait until it has ended, ``ready`` returns something true, or a monotonic time has come."""
         while self.is_at_work and not ready() and time.monotonic() < deadline:
             time.sleep(min(LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
 
     def new_lines(self) -> list[str]:
-        """What it has said since the last call, of much the last lines."""
+        """The lines of its standard error since the last call, at most the last :data:`_MOST_LINES`."""
         data = self._read("err", self._lines_read)
         whole = data if not self.is_at_work else data[: data.rfind(b"\n") + 1]
         self._lines_read += len(whole)
@@ -93,10 +93,10 @@ class StartedCommand:
         return [line for line in lines if line.strip()][-_MOST_LINES:]
 
     def result(self) -> dict[str, Any]:
-        """What it has handed over with ``--json``.
+        """The result that it has printed with ``--json``.
 
         Raises:
-            UserError: It has failed; with its two lines.
+            UserError: It has failed; with the two lines of its error.
         """
         self._process.wait()
         text = self._read("out", 0, _MOST_RESULT).decode("utf-8", "replace").strip()
@@ -120,7 +120,7 @@ class StartedCommand:
         return UserError(before + message, remedy, details=lines[max(0, problem - 15) : problem])
 
     def interrupt(self, seconds: float) -> bool:
-        """End it as Ctrl-C does: it takes back what it has begun. Whether it has ended in time."""
+        """End it like Ctrl-C, so that it undoes what it has started; returns whether it has ended in time."""
         if self.is_at_work:
             self._process.send_signal(signal.SIGTERM)
         try:
@@ -130,14 +130,14 @@ class StartedCommand:
         return True
 
     def release(self) -> None:
-        """Let it go on by itself, to its end; what it says goes nowhere then."""
+        """Let it run on by itself; its output is dropped."""
         with contextlib.suppress(OSError):
             self._kept.close()
-        # Nobody asks for its exit code any more.
+        # Its exit code is not needed any more.
         self._process.returncode = self._process.returncode if self._process.returncode is not None else 0
 
     def _read(self, name: str, offset: int = 0, most: int = _MOST_READ) -> bytes:
-        """What it has written from an offset on; of much the end."""
+        """Read one of its files from an offset on; of a long text only the end."""
         try:
             with open(self._folder / name, "rb") as file:
                 file.seek(max(offset, file.seek(0, 2) - most))
@@ -147,7 +147,7 @@ class StartedCommand:
 
 
 def run_command(arguments: Sequence[str], project: Path, seconds: float) -> dict[str, Any]:
-    """Run a short command; what it hands over.
+    """Run a short command; returns its result.
 
     Raises:
         UserError: It failed, or takes longer.

@@ -1,4 +1,4 @@
-"""Tools that read what has stopped, and those that run code in it."""
+"""The tools that read a stopped program's frames, and those that run code in them."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from .attached_session import AttachedSession
 from .state import State
 from .tools import Answer, Tool
 
-#: Frames of a stack that one call gives at most.
+#: Frames of a stack that one call returns at most.
 _MOST_FRAMES = 100
 PROCESS = tools.number("The process id of a child process that has stopped. Default: what stopped last.", 1)
 FRAME = tools.number("The frame, by its number in the stack: 0 is the innermost.", 0, 100_000, default=0)
 
 
 def frame_tools(state: State) -> list[Tool]:
-    """The tools."""
+    """The tools for frames of a stopped program."""
     return [_stack(state), _variables(state), _source(state), _evaluate(state), _set_variable(state)]
 
 
 def _at(session: AttachedSession, frame: int, process: int | None) -> tuple[Stop, Frame]:
-    """A frame of what stands.
+    """A frame of the current stop.
 
     Raises:
-        UserError: Nothing stands, or there is no such frame.
+        UserError: Nothing is stopped, or there is no such frame.
     """
     stop = session.stopped(process)
     found = session.debug.stack(stop, frame, 1)

@@ -1,4 +1,4 @@
-"""Tools that only look: what runs, logs, stacks, snapshots, sources."""
+"""The tools that only read: status, logs, stacks, snapshots."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from .runs import DEPLOY
 from .state import State
 from .tools import Answer, Tool
 
-#: Lines of a log or a file, and bytes of a log, that one call gives.
+#: Lines of a log or a file, and bytes of a log, that one call returns.
 _MOST_LINES, _MOST_BYTES = 500, 256 * 1024
 #: Characters of one line, and of one value.
 _MOST_LINE, _MOST_VALUE = 1000, 2000
 #: Frames of a snapshot's stack.
 _MOST_FRAMES = 100
-#: Processes whose stacks one call gives.
+#: Processes whose stacks one call returns.
 _MOST_PROCESSES = 64
-#: Characters of what all of them tell, and variables of a snapshot's frame.
+#: Characters of all of these stacks, and variables of a snapshot's frame.
 _MOST_ANSWER, _MOST_LOCALS = 100_000, 200
 
 
 def read_tools(state: State) -> list[Tool]:
-    """The tools that only look."""
+    """The tools that only read."""
     return [_status(state), _logs(state), _stacks(state), _snapshot(state)]
 
 
@@ -110,7 +110,7 @@ def _logs(state: State) -> Tool:
 
 
 def _logged(run: RunRecord) -> Any:
-    """The step whose log is meant where none is named."""
+    """The step whose log is shown if none is named."""
     from ..runs import record as records
 
     for status in (records.FAILED, records.RUNNING):
@@ -290,17 +290,17 @@ def _cut(text: str) -> str:
 
 
 def read_source(state: State, path: Path, first: int, last: int, mark: int | None) -> Answer:
-    """Lines of a Python file, without the texts that they give to secret names.
+    """Read lines of a Python file, with values of secret names masked.
 
     Args:
-        state: What the tools work on.
+        state: The server's state.
         path: The file.
-        first: Its first line that is given, counted from 1.
-        last: Its last.
-        mark: The line at which a program stands.
+        first: The first line to return, counted from 1.
+        last: The last line to return.
+        mark: The line at which the program is stopped; None for none.
 
     Raises:
-        UserError: It cannot be read here.
+        UserError: It cannot be read on this machine.
     """
     try:
         lines = read_bytes(path).decode("utf-8", "replace").splitlines()
@@ -315,7 +315,7 @@ def read_source(state: State, path: Path, first: int, last: int, mark: int | Non
 
 
 def read_around(state: State, file: str, line: int, lines: int = 3) -> str:
-    """The lines around a place; empty where its file is not here."""
+    """The lines around a line of a file; empty if the file is not on this machine."""
     try:
         return str(read_source(state, Path(file), line - lines, line + lines, line)["source"])
     except (UserError, ValueError):
@@ -323,6 +323,6 @@ def read_around(state: State, file: str, line: int, lines: int = 3) -> str:
 
 
 def read_line(state: State, file: str, line: int) -> str:
-    """One line of a file, without its indentation; empty where it is not here."""
-    # What the lines are marked and numbered with ends with two blanks.
+    """One line of a file without its indentation; empty if the file is not on this machine."""
+    # Cut off the mark and the number in front of the line.
     return read_around(state, file, line, 0)[7:].strip()

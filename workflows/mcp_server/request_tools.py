@@ -1,4 +1,4 @@
-"""Requests to the project's service, whose answers may take as long as a session stops them."""
+"""The tool that posts requests to the service; an answer may take as long as a session stops the service."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from .tools import Answer, Tool
 
 #: Characters of an answer.
 _MOST_ANSWER = 20_000
-#: Requests at a time, and those whose answers are kept.
+#: Pending requests at most.
 _MOST = 32
 
 
 class Posted:
-    """A request on its way.
+    """A request that was posted in a thread.
 
     Args:
         service: The service.
-        body: What is posted.
-        content_type: The kind of it.
+        body: The body.
+        content_type: The body's content type.
     """
 
     def __init__(self, service: Service, body: bytes, content_type: str) -> None:
@@ -44,7 +44,7 @@ class Posted:
         from ..flows.service_requests import send_request
 
         try:
-            # It is answered once the program goes on.
+            # It is answered once the program continues.
             status, content, kind = send_request(self._service.scoring_port, self._request, timeout=None)
             self.answer = {"status": status, "body": decode_body(content, kind)}
         except OSError as error:
@@ -86,10 +86,10 @@ def request_tools(state: State) -> list[Tool]:
 
 
 def request_result(state: State, name: str, deadline: float) -> Answer:
-    """The answer to a request, or what is waited for.
+    """Wait for a request; returns its answer, or what it waits for.
 
     Raises:
-        UserError: There is no such request; it got no answer.
+        UserError: There is no such request, or it got no answer.
     """
     posted = state.requests.get(name)
     if posted is None:
@@ -98,7 +98,7 @@ def request_result(state: State, name: str, deadline: float) -> Answer:
         )
     while not posted.done.is_set() and time.monotonic() < deadline:
         if any(one.is_stopped and one.place.story == DEPLOY for one in state.sessions().values()):
-            break  # It is stopped by a session of ours: nothing comes before that goes on.
+            break  # One of our sessions has stopped the service: no answer comes before it continues.
         posted.done.wait(0.05)
     if not posted.done.is_set():
         stopped = [key for key, one in state.sessions().items() if one.is_stopped and one.place.story == DEPLOY]

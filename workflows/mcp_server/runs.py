@@ -1,4 +1,4 @@
-"""The runs and the service that tools are about: found, and told of."""
+"""The runs and the service of the project: finding them, and their JSON objects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PIPELINE, EXPERIMENT, DEPLOY = "pipeline", "experiment", "deploy"
 #: Runs that are listed.
 MOST_RUNS = 10
-#: Steps of a run that are told of.
+#: Steps of a run that are listed.
 MOST_STEPS = 100
 _RANK = {records.FAILED: 0, records.RUNNING: 1, records.PREPARING: 2}
 
@@ -43,7 +43,7 @@ def present(state: State) -> ExistingService:
 
 
 def all_runs(state: State) -> list[RunRecord]:
-    """The runs of the project, pipelines and experiments, the latest first."""
+    """All runs of the project (pipelines and experiments), the latest first."""
     from ..runs import store
 
     found = [*store.all_runs(state.project, PIPELINE), *store.all_runs(state.project, EXPERIMENT)]
@@ -51,12 +51,12 @@ def all_runs(state: State) -> list[RunRecord]:
 
 
 def find_run(state: State, run: str | None, story: str | None = None) -> RunRecord:
-    """The run that is meant; the latest without a word.
+    """Find a run.
 
     Args:
-        state: What the tools work on.
-        run: By number or id.
-        story: Of this story alone.
+        state: The server's state.
+        run: Its number or id; None for the latest.
+        story: Search only this story; None for all.
 
     Raises:
         UserError: There is none.
@@ -79,7 +79,7 @@ def find_run(state: State, run: str | None, story: str | None = None) -> RunReco
 
 
 def step_of(run: RunRecord, name: str | None) -> StepRecord | None:
-    """A step by name.
+    """A step by name; None if no name is given.
 
     Raises:
         UserError: There is none of that name.
@@ -94,7 +94,7 @@ def step_of(run: RunRecord, name: str | None) -> StepRecord | None:
 
 
 def endpoint_json(one: Attachable) -> dict[str, Any]:
-    """What a debugger can be let into."""
+    """The JSON object of what can be attached to."""
     found: dict[str, Any] = {"step": one.step.name, "rank": one.rank, "state": one.state, "open": one.is_open}
     if one.error_text:
         found["holds_at"] = one.error_text
@@ -103,7 +103,7 @@ def endpoint_json(one: Attachable) -> dict[str, Any]:
 
 
 def exception_place(one: Attachable) -> str:
-    """File and line of the exception that something holds at, as announced; the file as it is here."""
+    """File and line of the exception at which a program holds, with the file's path on this machine."""
     error = one.error or {}
     file = str(error.get("file") or "")
     if not file:
@@ -117,7 +117,7 @@ def exception_place(one: Attachable) -> str:
 
 
 def run_json(state: State, run: RunRecord, *, steps: bool = True) -> dict[str, Any]:
-    """A run, with its steps and what can be attached to."""
+    """The JSON object of a run, with its steps and what can be attached to."""
     found: dict[str, Any] = {
         "run": run.number,
         "run_id": run.run_id,
@@ -135,7 +135,7 @@ def run_json(state: State, run: RunRecord, *, steps: bool = True) -> dict[str, A
     found["folder"] = str(run.folder)
     chosen = run.steps
     if len(chosen) > MOST_STEPS:
-        # Those that run or have failed tell the most.
+        # Steps that run or have failed matter most.
         chosen = sorted(chosen, key=lambda step: _RANK.get(step.status, len(_RANK)))[:MOST_STEPS]
         found["more_steps"] = len(run.steps) - MOST_STEPS
     found["steps"] = [_step_json(run, step) for step in chosen]
@@ -162,7 +162,7 @@ def _step_json(run: RunRecord, step: StepRecord) -> dict[str, Any]:
 
 
 def service_json(state: State) -> dict[str, Any] | None:
-    """The project's service; None where there is none."""
+    """The JSON object of the project's service; None if there is none."""
     from ..debugger.readiness import current_state
 
     there = present(state)
@@ -188,7 +188,7 @@ def service_json(state: State) -> dict[str, Any] | None:
 
 
 def list_attachable(state: State, run: RunRecord, only: str | None = None, rank: int | None = None) -> list[Attachable]:
-    """What a debugger is welcome in now; what holds comes first, what has one last."""
+    """What can be attached to now: what holds comes first, what already has a debugger last."""
     found = [
         one
         for step in run.steps

@@ -1,4 +1,4 @@
-"""Which values an agent is not shown: those whose names look secret, by the rules of the snapshots."""
+"""Masking values that an agent must not see: those whose names look secret, by the rules of the snapshots."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..redaction import mask_known_secrets
 
 __all__ = ["LEFT_OUT", "SecretFilter"]
 
-#: Characters of an expression in which names are looked for.
+#: Characters of an expression in which names are searched.
 _MOST = 20_000
-#: A name, and the beginning of what it is given, up to the end of a text that was cut off there.
+#: A name, and the beginning of its value, at the end of a truncated text.
 _CUT_OFF = re.compile(
     r"""['"]?([A-Za-z_][\w-]{0,100})['"]?\s{0,8}(?:==?|:)\s{0,8}[rbfuRBFU]{0,2}((['"])(?:(?!\3).)*)\Z""", re.DOTALL
 )
@@ -24,7 +24,7 @@ _WORD = re.compile(r"[^\W\d]\w*")
 
 
 class SecretFilter:
-    """Leaves out values by their names, and where they appear in other texts.
+    """Masks values by their names, and wherever they appear in other texts.
 
     Args:
         pattern: ``AML_SNAPSHOT_REDACT``; empty for none.
@@ -32,7 +32,7 @@ class SecretFilter:
 
     def __init__(self, pattern: str = "") -> None:
         self._names = Names(re, pattern)
-        # Calls come from several threads, and what is remembered is a set.
+        # Calls come from several threads, and the known values are in a set.
         self._lock = threading.Lock()
 
     def is_secret(self, name: str) -> bool:
@@ -40,7 +40,7 @@ class SecretFilter:
         return bool(self._names.is_secret(name))
 
     def mask_value(self, name: str, text: str) -> str:
-        """What is shown of a value of this name."""
+        """The text that is shown of a value of this name."""
         with self._lock:
             if self._names.is_secret(name):
                 self._names.keep(name, _plain(text))
@@ -48,31 +48,31 @@ class SecretFilter:
         return self.mask_text(text)
 
     def mask_text(self, text: str) -> str:
-        """A text of the program's without the values that it gives to secret names, and those that were left out."""
+        """Mask values of secret names in a text, and values that were masked before."""
         with self._lock:
             shown: str = self._names.scrubber()(self._names.text(text))
             shown = self._open(shown)
         return str(mask_known_secrets(shown))
 
     def _open(self, text: str) -> str:
-        """A text that was cut off without the beginning of a secret at its end."""
+        """Mask the beginning of a secret at the end of a truncated text."""
         found = _CUT_OFF.search(text[-_MOST:])
         if found is None or not self._names.is_secret(found[1]):
             return text
         return text[: len(text) - len(found[2])] + MASK
 
     def mask_source(self, line: str) -> str:
-        """A line of a program without the texts that it gives to secret names."""
+        """Mask the literals that a line of code assigns to secret names."""
         with self._lock:
             shown: str = self._names.scrubber()(self._names.line(line))
         return str(mask_known_secrets(shown))
 
     def names_secret(self, expression: str) -> str:
-        """The first secret name in an expression: a variable, an attribute, a text in it; empty where there is none."""
+        """The first secret name in an expression (a variable, an attribute, a string); empty if there is none."""
         return next((name for name in _named(expression) if self._names.is_secret(name)), "")
 
     def mask_deep(self, value: Any, name: str = "") -> Any:
-        """A value of JSON without what is secret in it, at every depth."""
+        """Mask secrets in a JSON value, at every depth."""
         if isinstance(value, str):
             return self.mask_value(name, value) if name else self.mask_text(value)
         if isinstance(value, list):
@@ -82,12 +82,12 @@ class SecretFilter:
         return value
 
     def _hides(self, key: Any, value: Any) -> bool:
-        # A flag or nothing at all gives nothing away.
+        # A flag or null reveals nothing.
         return isinstance(key, str) and value is not None and not isinstance(value, bool) and self.is_secret(key)
 
 
 def _plain(text: str) -> str:
-    """The text that a literal stands for; the text itself where it is none."""
+    """The value of a string literal; the text itself if it is none."""
     try:
         value = ast.literal_eval(text[:_MOST])
     except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -96,7 +96,7 @@ def _plain(text: str) -> str:
 
 
 def _named(expression: str) -> Iterator[str]:
-    """Every name in an expression, and every text in it that may be a key; of what is no expression, every word."""
+    """All names in an expression, and all strings, which may be keys; every word if it cannot be parsed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,6 +1,6 @@
-"""The protocol: the official SDK's server over standard input and output, whose tools are ours.
+"""The Model Context Protocol over standard input and output, with the official SDK's server and our tools.
 
-The SDK gives standard output to the protocol alone: while it serves, what anything prints goes to standard error.
+The SDK reserves standard output for the protocol: while it serves, everything that is printed goes to standard error.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ INSTRUCTIONS = (
     "it still waits for; `wait` goes on waiting. A session stays until `detach`; the program goes on then. With "
     "`start` and on_error a run goes at full speed and holds where it raises."
 )
-#: Calls that are answered at the same time.
+#: Calls that are handled at the same time.
 AT_ONCE = 32
-#: Seconds that a call may take beyond its timeout, where what is asked does not answer.
+#: Seconds that a call may take beyond its timeout.
 GRACE = 8.0
 
 
 def require_sdk() -> None:
-    """See that the SDK is there.
+    """Check that the SDK is installed.
 
     Raises:
-        UserError: It is not, or it is an older one.
+        UserError: It is not, or it is too old.
     """
     try:
         import mcp_types  # noqa: F401
@@ -53,12 +53,12 @@ def require_sdk() -> None:
 
 
 def serve(state: State, tools: Sequence[Tool], version: str) -> None:
-    """Answer a client until it leaves; sessions that it had are ended then, and what they debug goes on.
+    """Serve a client until it leaves; its sessions are ended then, and the debugged programs continue.
 
     Args:
-        state: What the tools work on.
+        state: The server's state.
         tools: The tools.
-        version: The program's.
+        version: The program's version.
 
     Raises:
         UserError: The SDK is not installed.
@@ -106,7 +106,7 @@ async def _serve(state: State, tools: Sequence[Tool], version: str) -> None:
         arguments = params.arguments or {}
         seconds = _most(arguments)
         done, is_error = _late(params.name, seconds), True
-        # What has no answer in time is left to end by itself: every wait in it has a limit.
+        # A call without an answer in time is abandoned; it ends by itself, since every wait in it has a limit.
         with abandonable_call() as given_up, anyio.move_on_after(seconds):
             try:
                 done, is_error = await anyio.to_thread.run_sync(
@@ -135,7 +135,7 @@ async def _serve(state: State, tools: Sequence[Tool], version: str) -> None:
 
 
 def _most(arguments: dict[str, Any]) -> float:
-    """Seconds after which a call is answered, whatever becomes of it."""
+    """Seconds after which a call is answered in any case."""
     wanted = arguments.get("timeout")
     return GRACE + (min(max(wanted, 0), MOST_SECONDS) if isinstance(wanted, int | float) else TIMEOUT)
 
@@ -149,7 +149,7 @@ def _late(name: str, seconds: float) -> Answer:
 
 
 def _client(context: Any) -> str:
-    """What the client calls itself."""
+    """The client's name and version; empty if it sends none."""
     params = getattr(getattr(context, "session", None), "client_params", None)
     info = getattr(params, "client_info", None)
     name = " ".join(f"{getattr(info, 'name', '')} {getattr(info, 'version', '')}".split())
@@ -160,10 +160,10 @@ def answer(state: State, known: dict[str, Tool], name: str, arguments: dict[str,
     """Answer one call.
 
     Args:
-        state: What the tools work on.
+        state: The server's state.
         known: The tools by name.
-        name: The one that is called.
-        arguments: What it is given.
+        name: The tool's name.
+        arguments: The call's arguments.
 
     Returns:
         The answer, and whether it is an error; then ``error`` has its two lines.

@@ -1,4 +1,4 @@
-"""Tools that work on a debug session, and the one that begins it."""
+"""The tools that begin, control and end debug sessions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .runs import DEPLOY
 from .state import State
 from .tools import Answer, Tool
 
-#: Seconds that debugpy may take to answer beside what the program takes.
+#: Seconds that debugpy may take to answer, besides the program itself.
 _PAUSE_SECONDS = 5.0
-#: Seconds for a request that somebody else has just posted to stop a service.
+#: Seconds for a request that somebody else has just posted to reach a breakpoint of a service.
 _IDLE_SECONDS = 1.0
 _ONE = {
     "type": "object",
@@ -54,7 +54,7 @@ def session_tools(state: State) -> list[Tool]:
 
 
 def _report(state: State, name: str, session: AttachedSession, **more: Any) -> Answer:
-    """What has happened in a session; one that is over is forgotten once that was told."""
+    """The answer with what has happened in a session; a session that is over is dropped once that was reported."""
     session.flush_logged()
     told: Answer = {"session": name, **session.report_news(), **more}
     if told["state"] == "over" and not tools.is_abandoned():
@@ -95,7 +95,7 @@ def _attach(state: State) -> Tool:
             raise attach_target.explain_taken(state, place, session.refusal)
         name = state.add_session(session)
         if place.story == DEPLOY and not place.holds:
-            # Nothing of it runs before a request comes, which is another call.
+            # A service runs nothing before a request comes, and that is another call.
             deadline = min(deadline, time.monotonic() + _IDLE_SECONDS)
         session.wait_until(deadline, lambda: session.is_stopped)
         return _report(state, name, session, breakpoints=attach_target.list_breakpoints(session))

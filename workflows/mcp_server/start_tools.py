@@ -1,4 +1,4 @@
-"""Tools that begin a story and end it; they run the person's code, so none of them is there with ``--read-only``."""
+"""The tools that start a story and end it. They run the user's code, so ``--read-only`` has none of them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .runs import DEPLOY, PIPELINE
 from .state import State
 from .tools import Answer, Tool
 
-#: Seconds that ending something may take: what stops has a while to do so by itself.
+#: Seconds that ending something may take, including the time that programs have to end by themselves.
 _END_SECONDS = 20.0
-#: Seconds between two looks at a run.
+#: Seconds between two checks of a run.
 _LOOK_SECONDS = 0.1
 
 
 def start_tools(state: State) -> list[Tool]:
-    """The tools that are about beginning and ending."""
+    """The tools that start and end runs and the service."""
     return [_start(state), _end(state)]
 
 
@@ -115,7 +115,7 @@ def _pipeline(
     from_run: str | None,
     flags: Sequence[str],
 ) -> list[str]:
-    # Which submits and leaves: what holds is looked for here, and nothing takes the run back when the client leaves.
+    # pipeline.submit returns at once; waiting is done here, and the run goes on when the client leaves.
     typed = ["pipeline.submit", "--json", *flags]
     typed += [f"--pipeline-file={file}"] if file is not None else []
     typed += [f"--step={one}" for one in steps] + [f"--skip={one}" for one in skip]
@@ -133,11 +133,11 @@ def _experiment(
     return [*typed, *(["--", *arguments] if arguments is not None else [])]
 
 
-# What has come of it --------------------------------------------------------------------------------
+# Results of starts --------------------------------------------------------------------------------
 
 
 def start_result(state: State, known: str, deadline: float) -> Answer:
-    """What has come of a start by now, or by the deadline: what can be attached to, or what is waited for.
+    """Wait for a start until the deadline; returns what can be attached to, or what it waits for.
 
     Raises:
         UserError: It has failed.
@@ -157,12 +157,12 @@ def start_result(state: State, known: str, deadline: float) -> Answer:
 
 
 def _new_output(state: State, begun: StartedCommand) -> list[str]:
-    """What a command has said since it was asked last."""
+    """The lines of a command's output since the last call, with secrets masked."""
     return [state.secrets.mask_text(line) for line in begun.new_lines()]
 
 
 def wait_until_held(state: State, run: RunRecord, deadline: float) -> Answer:
-    """Wait until a step of a run holds or can be attached to, or the run is over."""
+    """Wait until a step of a run holds or can be attached to, the run is over, or the deadline has come."""
     flow = runs.flow_of(state, run.kind)
     while True:
         run = flow.refresh(run)
@@ -200,7 +200,7 @@ def _waits_for(run: RunRecord) -> str:
 
 
 def _failure(state: State, run: RunRecord) -> str:
-    """Why a run has failed, as its command would say it."""
+    """Why a run has failed, in the words of its command."""
     from ..flows.run_failures import step_failed
 
     failed = next((step for step in run.steps if step.status == records.FAILED), None)

@@ -1,4 +1,4 @@
-"""What a server remembers between two calls: the debug sessions, and the commands that it has begun."""
+"""The state of a server between calls: its debug sessions, started commands and posted requests."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ MOST_SESSIONS, MOST_COMMANDS, MOST_REQUESTS = 64, 16, 32
 
 @dataclass
 class State:
-    """What the tools work on.
+    """The server's state, which all tools use.
 
     Attributes:
         project: The project's folder.
-        resolve: Resolves the settings, which a person may change while the server runs.
-        read_only: Whether nothing of the person's code may be run or changed.
+        resolve: Resolves the settings, which the user may change while the server runs.
+        read_only: Whether the user's code may not be run or changed.
         say: Writes a line to the server's log.
-        client: What the client calls itself.
+        client: The client's name.
     """
 
     project: Path
@@ -43,7 +43,7 @@ class State:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _sessions: dict[str, AttachedSession] = field(default_factory=dict, init=False)
     _commands: dict[str, StartedCommand] = field(default_factory=dict, init=False)
-    #: The requests that were posted, by name; of many the latest.
+    #: The posted requests by name; only the latest are kept.
     requests: dict[str, Posted] = field(default_factory=dict, init=False)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1), init=False)
 
@@ -56,7 +56,7 @@ class State:
         return self.resolve()
 
     def console(self) -> Console:
-        """Where flows show themselves: the server's log, which is standard error."""
+        """A console for flows, which writes to the server's log on standard error."""
         return Console(as_json=True)
 
     def log(self, text: str) -> None:
@@ -66,23 +66,23 @@ class State:
     # Sessions
 
     def add_session(self, session: AttachedSession) -> str:
-        """Remember a session; its name."""
+        """Add a session; returns its name."""
         with self._lock:
             name = f"s{next(self._numbers)}"
             self._sessions[name] = session
             return name
 
     def check_session_limit(self) -> None:
-        """See that there is room for another session.
+        """Check that another session may begin.
 
         Raises:
-            UserError: There is none.
+            UserError: There are too many.
         """
         if sum(not one.is_over for one in self.sessions().values()) >= MOST_SESSIONS:
             raise UserError(f"This server has {MOST_SESSIONS} sessions.", "End one with detach.")
 
     def sessions(self) -> dict[str, AttachedSession]:
-        """The sessions by name, those that are over included until that was told."""
+        """The sessions by name, including those that are over until that was reported."""
         with self._lock:
             return dict(self._sessions)
 
@@ -102,24 +102,24 @@ class State:
         return known[name]
 
     def drop_session(self, name: str) -> None:
-        """A session is over, and the agent was told."""
+        """Drop a session that is over, once the agent knows."""
         with self._lock:
             self._sessions.pop(name, None)
 
     # Commands
 
     def add_command(self, commands: StartedCommand) -> str:
-        """Remember a command that was begun; its name."""
+        """Add a started command; returns its name."""
         with self._lock:
             name = f"a{next(self._numbers)}"
             self._commands[name] = commands
             return name
 
     def check_command_limit(self) -> None:
-        """See that another command may be begun.
+        """Check that another command may be started.
 
         Raises:
-            UserError: Too many are at work.
+            UserError: Too many are running.
         """
         if sum(one.is_at_work for one in self.commands().values()) >= MOST_COMMANDS:
             raise UserError(f"{MOST_COMMANDS} starts are at work already.", "Wait for one of them with wait.")
@@ -130,7 +130,7 @@ class State:
             return dict(self._commands)
 
     def command(self, name: str) -> StartedCommand:
-        """A command that was begun.
+        """A started command by name.
 
         Raises:
             UserError: There is none of that name.
@@ -141,7 +141,7 @@ class State:
         return known[name]
 
     def add_request(self, posted: Posted) -> str:
-        """Remember a request that was posted; its name."""
+        """Add a posted request; returns its name."""
         with self._lock:
             name = f"r{next(self._numbers)}"
             for old in [key for key, one in self.requests.items() if one.done.is_set()][:-MOST_REQUESTS]:
@@ -150,12 +150,12 @@ class State:
             return name
 
     def close(self) -> None:
-        """End every session; what they debug goes on, and so do commands that start something, to their own end."""
+        """End all sessions; the debugged programs and running commands go on."""
         with self._lock:
             sessions, commands = list(self._sessions.values()), list(self._commands.values())
             self._sessions.clear()
             self._commands.clear()
-        # All at once: each waits a moment until debugpy has forgotten it.
+        # All at once: each waits a moment until debugpy has dropped it.
         ending = [threading.Thread(target=one.end, args=("the client has left",), daemon=True) for one in sessions]
         for thread in ending:
             thread.start()

@@ -1,4 +1,4 @@
-"""What a tool is: its name, what is said of it, its arguments, and who answers."""
+"""The definition of a tool: its name, description, arguments and handler."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 
 from ..errors import UserError
 
-#: Seconds that a call waits, unless it says otherwise, and at most: clients give up after a minute.
+#: Default and largest timeout of a call, in seconds: clients give up after a minute.
 TIMEOUT, MOST_SECONDS = 20.0, 50.0
 
 Answer = dict[str, Any]
 
-#: Set where the client has given up the call that is being answered.
+#: Set if the call that is being handled was abandoned.
 _GIVEN_UP: ContextVar[threading.Event | None] = ContextVar("given up", default=None)
 
 
 @contextlib.contextmanager
 def abandonable_call() -> Iterator[threading.Event]:
-    """A call that may be given up: then the event is to be set."""
+    """Run a call that may be abandoned; the caller sets the event then."""
     event = threading.Event()
     token = _GIVEN_UP.set(event)
     try:
@@ -32,7 +32,7 @@ def abandonable_call() -> Iterator[threading.Event]:
 
 
 def is_abandoned() -> bool:
-    """Whether nobody gets the answer to this call any more: what it would tell is for the next one."""
+    """Whether the answer to this call will not be delivered, so that its news have to stay for the next one."""
     event = _GIVEN_UP.get()
     return event is not None and event.is_set()
 
@@ -42,16 +42,16 @@ class Tool:
     """One tool.
 
     Attributes:
-        name: What it is called by.
+        name: Its name in calls.
         title: Its name for people.
-        description: What it does, for the agent; one that runs code of the person's says so.
-        properties: Its arguments, as JSON Schema has them.
-        required: Those that have to be given.
-        call: Answers, given the arguments.
-        reads: Whether it changes nothing and runs none of the person's code.
-        destroys: Whether it may end or change what is there.
-        runs_code: Whether it runs, begins or changes code of the person's; then it is not there with ``--read-only``.
-        needs_code: Arguments that are not there with ``--read-only``, since they are code.
+        description: What it does, for the agent; it says so if the tool runs the user's code.
+        properties: Its arguments in JSON Schema.
+        required: The names of required arguments.
+        call: The handler, called with the arguments.
+        reads: Whether it changes nothing and runs none of the user's code.
+        destroys: Whether it may end or change something.
+        runs_code: Whether it runs, starts or changes the user's code; ``--read-only`` removes the tool then.
+        needs_code: Arguments that are code, which ``--read-only`` removes.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Tool:
     needs_code: tuple[str, ...] = ()
 
     def schema(self, read_only: bool) -> dict[str, Any]:
-        """Its arguments as JSON Schema."""
+        """The JSON Schema of its arguments."""
         properties = dict(self.properties)
         for name in self.needs_code if read_only else ():
             _take_out(properties, name)
@@ -79,7 +79,7 @@ class Tool:
 
 
 def _take_out(properties: dict[str, Any], name: str) -> None:
-    """Take an argument out; ``a.b`` is the property ``b`` of the objects in the array ``a``."""
+    """Remove an argument; ``a.b`` is the property ``b`` of the objects in the array ``a``."""
     outer, _dot, inner = name.partition(".")
     if not inner:
         properties.pop(outer, None)
@@ -92,10 +92,10 @@ def _take_out(properties: dict[str, Any], name: str) -> None:
 
 
 def check_arguments(tool: Tool, arguments: Mapping[str, Any], read_only: bool) -> dict[str, Any]:
-    """The arguments of a call.
+    """Validate the arguments of a call.
 
     Raises:
-        UserError: They are not what the tool takes.
+        UserError: They are not valid.
     """
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
@@ -119,27 +119,27 @@ def check_arguments(tool: Tool, arguments: Mapping[str, Any], read_only: bool) -
 
 
 def text(description: str, **more: Any) -> dict[str, Any]:
-    """A text."""
+    """The schema of a text."""
     return {"type": "string", "description": description, **more}
 
 
 def flag(description: str, default: bool) -> dict[str, Any]:
-    """True or false."""
+    """The schema of a boolean."""
     return {"type": "boolean", "description": description, "default": default}
 
 
 def number(description: str, least: int = 0, most: int = 2**31, **more: Any) -> dict[str, Any]:
-    """A whole number."""
+    """The schema of an integer."""
     return {"type": "integer", "description": description, "minimum": least, "maximum": most, **more}
 
 
 def texts(description: str) -> dict[str, Any]:
-    """Several texts."""
+    """The schema of a list of texts."""
     return {"type": "array", "items": {"type": "string"}, "description": description}
 
 
 def timeout(what: str) -> dict[str, Any]:
-    """Seconds to wait."""
+    """The schema of a timeout in seconds."""
     return {
         "type": "number",
         "minimum": 0,

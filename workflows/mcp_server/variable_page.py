@@ -1,4 +1,4 @@
-"""Variables as an agent gets them: paged, bounded, without secrets."""
+"""Pages of variables for an agent: bounded, and without secrets."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ..debugger.frames import Frame, Variable
 from ..debugger.sessions import DebugSession, Stop
 from .secret_filter import LEFT_OUT, SecretFilter
 
-#: At most: variables of one page, levels that are opened, characters of one value.
+#: Limits: variables of one page, levels that are opened, characters of one value.
 MOST_COUNT, MOST_DEPTH, MOST_CHARACTERS = 200, 3, 20_000
-#: Characters of the whole answer: what is more fills an agent's memory, and serves nobody.
+#: Characters of the complete answer: a longer one would only fill the agent's context.
 _MOST_ANSWER = 60_000
 
 
@@ -27,27 +27,27 @@ def read_variable_page(
     depth: int,
     characters: int,
 ) -> dict[str, Any]:
-    """A page of variables; what would be too much is opened less deep, then cut.
+    """Read a page of variables; an answer that is too long is opened less deep, then cut.
 
     Args:
         secrets: Masks the values that an agent must not see.
         debug: The session.
-        stop: Where it stands.
+        stop: The stop.
         frame: The frame.
-        path: Into containers, by names.
-        start: How many to pass over.
+        path: Names that lead into containers.
+        start: How many to skip.
         count: How many at most, here and in each container.
-        depth: So deep containers are opened.
-        characters: So much of each value.
+        depth: How many levels of containers are opened.
+        characters: How many characters of each value.
 
     Raises:
-        UserError: There is nothing of such a name.
+        UserError: There is no such name.
     """
     secret = next((name for name in path if secrets.is_secret(name)), None)
     if secret is not None:
         return {"variables": [], "left_out": f"{secret}: {LEFT_OUT}"}
     while True:
-        # The whole text is needed to take secrets out of it, whose ends may be cut off.
+        # The complete text is needed to mask secrets in it, which could otherwise be cut off.
         found = debug.variables(
             stop, frame, path=path, start=start, count=count + 1, depth=depth, characters=MOST_CHARACTERS
         )

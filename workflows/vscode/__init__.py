@@ -1,1 +1,1 @@
-"""VS Code's side: what F5 runs before it attaches, and what it has read when it was pressed."""
+"""VS Code: its launch chains and tasks, F5, and its files."""

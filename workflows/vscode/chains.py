@@ -1,4 +1,4 @@
-"""What there is to debug in a project, and the chain that F5 runs for each: known before anything is started."""
+"""What can be debugged in a project, and the chain that F5 runs for each, known before anything is started."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from ..settings_table import BY_FIELD
 
 #: Ranks of one step that get a configuration of their own.
 MOST_RANKS = 16
-#: Stands for a run's own folder, which is another one each time.
+#: Stands for a run's folder, which differs for each run.
 _RUN = Path("/run-folder-of-no-run")
 
 
 @dataclass(frozen=True)
 class Chain:
-    """One configuration, and the command that leads to what it attaches to.
+    """One launch configuration, and the command that starts what it attaches to.
 
     Attributes:
         name: The launch configuration.
         argv: The command, after ``inv``.
-        ending: The command that ends what it started; empty for what ends with the session.
+        ending: The command that ends what it has started; empty if that ends with the session.
         mappings: Path mappings.
-        wanted: The port that its own command line asks for; None for whichever is free.
-        family: Chains of one family have consecutive ports, as one run of them all has.
-        step: The step, or the experiment, that it debugs; empty for a service.
-        past: Whether it leads to a failure that is over, so that no log grows.
+        wanted: The port that its command line names; None for a free one.
+        family: Chains of one family have consecutive ports, as in one run of them all.
+        step: The step or the experiment that it debugs; empty for a service.
+        past: Whether it shows a past failure, so that no log grows.
     """
 
     name: str
@@ -73,7 +73,7 @@ class ProjectChains:
     Attributes:
         chains: The chains.
         compounds: Those that start several of them.
-        notes: What was left out, and why.
+        notes: What was omitted, and why.
     """
 
     chains: list[Chain] = field(default_factory=list)
@@ -82,13 +82,13 @@ class ProjectChains:
 
 
 def find_chains(settings: Settings, engine: str, wait: bool, snapshots: bool = False) -> ProjectChains:
-    """Look what a project has.
+    """Find everything that can be debugged in a project.
 
     Args:
         settings: The settings.
         engine: The engine that will run it.
-        wait: Whether a service is to hold before score.py is loaded.
-        snapshots: Whether snapshots of failures are to be opened, too.
+        wait: Whether a service waits before score.py is loaded.
+        snapshots: Whether to add chains that open snapshots of failures.
 
     Raises:
         UserError: pipeline.yml, a run configuration or a deployment's file cannot be read.
@@ -119,13 +119,13 @@ def find_chains(settings: Settings, engine: str, wait: bool, snapshots: bool = F
     if not experiments:
         found.notes.append("there is no experiment yet: inv experiment.create NAME, then this again")
     if snapshots:
-        # Behind all others, whose ports are those that people know.
+        # Behind all others, so that these keep their ports.
         found.chains.extend(_of_failures(found.chains))
     return found
 
 
 def _of_failures(chains: Sequence[Chain]) -> list[Chain]:
-    """What opens the snapshot of a failure of each, of whichever rank it was that failed first."""
+    """A chain for each that opens the snapshot of its first failure, in any rank."""
     from ..flows.snapshots import DEPLOYMENT, configuration_name
 
     found: dict[str, Chain] = {}
@@ -140,7 +140,7 @@ def _of_failures(chains: Sequence[Chain]) -> list[Chain]:
             argv += ["--run", name]
         title = configuration_name(name)
         if title in found and found[title].argv[0] != argv[0]:
-            # A step and an experiment may have one name.
+            # A step and an experiment may have the same name.
             title = configuration_name(f"{name} ({story})")
         found.setdefault(title, Chain(title, argv, (), chain.mappings, past=True))
     return list(found.values())
@@ -165,7 +165,7 @@ def _deployment(settings: Settings, deployment: OnlineDeployment | None, engine:
 
     serving = serving_of(deployment)
     if serving is not None:
-        # What is in the image, by the places that its Dockerfile names, and what it is given.
+        # The files copied into the image by its Dockerfile, and the code that is mounted.
         given = {serving.code_place: str(serving.code)} if serving.code is not None else {}
         mappings = tuple(PathMapping(Path(to), at) for at, to in {**serving.copied, **given}.items())
     else:
@@ -199,7 +199,7 @@ def _pipeline(found: ProjectChains, pipeline: Pipeline, settings: Settings, engi
 
 
 def _typed_file(settings: Settings) -> list[str]:
-    """The flag that F5's command needs for a pipeline that no setting names."""
+    """The flag for the pipeline's file, if only the command line named it."""
     if settings.set_by.get("pipeline_file") != "--pipeline-file":
         return []
     file = settings.pipeline_file
@@ -237,7 +237,7 @@ def _ranks(found: ProjectChains, name: str, ranks: int) -> range:
 def _mappings(
     settings: Settings, engine: StepEngine, code: Path | None, includes: Sequence[Path] = ()
 ) -> tuple[PathMapping, ...]:
-    """Path mappings that are the same for every run."""
+    """The path mappings that are the same for every run."""
     spec = StepSpec(
         run_id="",
         step="",
@@ -257,8 +257,8 @@ def launch_configurations(
 
     Args:
         found: The chains.
-        known: What launch.json has already, by name; its ports are kept.
-        first: The port to begin with.
+        known: The configurations of launch.json by name; their ports are kept.
+        first: The first port to try.
         project: The folder that is open in VS Code.
     """
     taken: set[int] = set()

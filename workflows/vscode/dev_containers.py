@@ -1,6 +1,6 @@
-"""VS Code in the running container: the address of its Dev Containers extension, and the editor that takes it.
+"""Opening VS Code in a running container: the URI of its Dev Containers extension, and the editor's command.
 
-The address is that of `Attach to Running Container`: the authority ``attached-container+`` with a JSON object in hex
+The URI is that of `Attach to Running Container`: the authority ``attached-container+`` with a JSON object in hex
 (https://github.com/microsoft/vscode-remote-release/issues/8764), then ``@`` and the machine's own authority where the
 engine is on another one.
 """
@@ -17,9 +17,9 @@ from urllib.parse import quote
 from ..console import Console
 from ..errors import UserError
 
-#: VS Code's own names on PATH, the first one that is there is taken. Its free builds have no extension Dev Containers.
+#: VS Code's commands; the first one on PATH is used. Free builds of it have no Dev Containers extension.
 EDITORS = ("code", "code-insiders")
-#: Seconds that the command may take to hand the address to the editor.
+#: Seconds that the command may take to pass the URI to the editor.
 LIMIT = 60
 
 
@@ -27,28 +27,28 @@ def ssh_authority(name: str, host: str, user: str, port: int, *, by_name: bool) 
     """The authority of the Remote - SSH extension for a machine.
 
     Args:
-        name: What the person calls it.
+        name: The user's name for it.
         host: Its address.
         user: The user there.
         port: Its SSH port.
-        by_name: Whether the person's SSH configuration says all of it under that name.
+        by_name: Whether the user's SSH configuration has everything under that name.
     """
-    # The extension writes what is not a plain name as JSON in hex: authorities are compared in small letters.
+    # Other names than plain ones are JSON in hex for the extension: authorities are compared in lower case.
     if by_name and re.fullmatch(r"[a-z0-9._-]+", name):
         return f"ssh-remote+{name}"
     return f"ssh-remote+{_hex({'hostName': host, 'user': user, 'port': port})}"
 
 
 def container_address(container: str, folder: str, docker: Mapping[str, str] | None = None, parent: str = "") -> str:
-    """The address of a folder in a running container.
+    """The URI of a folder in a running container.
 
     Args:
         container: The container's name.
         folder: Absolute, in the container.
-        docker: ``context`` or ``host`` of the engine, where it is not VS Code's own choice.
-        parent: Authority of the machine that the engine is on; empty for this one.
+        docker: ``context`` or ``host`` of the engine, if it is not VS Code's default.
+        parent: The authority of the engine's machine; empty for this one.
     """
-    # As `docker inspect` has the name.
+    # The name as `docker inspect` shows it.
     named: dict[str, object] = {"containerName": f"/{container}"}
     if docker:
         named["settings"] = dict(docker)
@@ -57,10 +57,10 @@ def container_address(container: str, folder: str, docker: Mapping[str, str] | N
 
 
 def open_address(where: str) -> str | None:
-    """Hand an address to the editor that is on PATH; its name, None where there is none.
+    """Open a URI in the editor on PATH; returns the editor's name, None if there is none.
 
     Raises:
-        UserError: It does not take it.
+        UserError: The editor's command fails.
     """
     found = next((program for program in EDITORS if shutil.which(program)), None)
     if found is None:
@@ -82,7 +82,7 @@ def open_address(where: str) -> str | None:
 
 
 def open_in_code(console: Console, address: str) -> dict[str, object]:
-    """Open an address in VS Code, or say it; what ``--json`` shows of it."""
+    """Open a URI in VS Code, or print it if there is no editor; returns the object for ``--json``."""
     with console.step("code") as step:
         opened = open_address(address)
         step.text = f"{opened} opens {address}" if opened else f"{', '.join(EDITORS)}: none is on PATH"

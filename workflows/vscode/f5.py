@@ -1,7 +1,7 @@
-"""F5: the command that VS Code runs before it attaches, and what it goes by when it does.
+"""F5: the command that VS Code runs before it attaches.
 
-VS Code reads launch.json when F5 is pressed and not again after the task, so the debugger has to be where launch.json
-said then. The task names the configuration in ``AZUREML_DEBUG_F5``.
+VS Code reads launch.json when F5 is pressed and not again after the task, so the debugger has to listen where
+launch.json said then. The task passes the configuration's name in ``AZUREML_DEBUG_F5``.
 """
 
 from __future__ import annotations
@@ -16,38 +16,38 @@ from .. import report
 from ..errors import PortHeld, UserError
 
 VARIABLE = "AZUREML_DEBUG_F5"
-#: The line on which the editor's problem matcher ends the wait; see :mod:`workflows.vscode.tasks_json`.
+#: The line at which the editor's problem matcher ends the wait; see :mod:`workflows.vscode.tasks_json`.
 READY = "VS Code attaches now."
 
-#: The configuration, and what launch.json said of it and of its members.
+#: The configuration's name, and its entries in launch.json when F5 was pressed.
 _known: dict[str, Any] = {}
 
 
 def configuration_name() -> str:
-    """The configuration, or compound, for which F5 was pressed; empty where a person has typed the command."""
+    """The configuration or compound for which F5 was pressed; empty if the command was typed."""
     if "name" not in _known:
-        # Not for what this command starts: it may go on long after.
+        # Popped, so that processes that this command starts, and that may outlive it, do not inherit it.
         _known["name"] = os.environ.pop(VARIABLE, "")
     return str(_known["name"])
 
 
 def remember_launch_json(project: Path) -> None:
-    """Keep what VS Code has read, before anything is written."""
+    """Remember what VS Code has read, before anything is written."""
     if configuration_name():
         _known["project"], _known["read"] = project, _entries(project, configuration_name())
 
 
 def debug_port() -> int | None:
-    """The first port that launch.json names for the configuration; None where it names none."""
+    """The first port of the configuration in launch.json; None if it has none."""
     ports = [entry["connect"].get("port") for entry in _read().values() if isinstance(entry.get("connect"), dict)]
     return next((port for port in ports if type(port) is int and 0 < port < 65536), None)
 
 
 def report_ready(project: Path) -> None:
-    """Tell the editor to attach, once launch.json is as it read it.
+    """Print the line that makes the editor attach, if launch.json is still as the editor has read it.
 
     Raises:
-        UserError: It has changed since, so that the editor would go to another place.
+        UserError: It has changed, so that the editor would connect elsewhere.
     """
     if not configuration_name():
         return
@@ -60,10 +60,10 @@ def report_ready(project: Path) -> None:
 
 
 def check_unchanged(project: Path) -> None:
-    """See that launch.json still says what VS Code has read.
+    """Check that launch.json is still as VS Code has read it.
 
     Raises:
-        UserError: It does not.
+        UserError: It is not.
     """
     if not configuration_name():
         return
@@ -80,11 +80,11 @@ def check_unchanged(project: Path) -> None:
 
 
 def format_error(error: UserError) -> str:
-    """An error as the editor's problem matcher reads it: always with a place."""
+    """An error in the form of the editor's problem matcher, which always needs a file and a line."""
     if not configuration_name() or (error.file is not None and error.line is not None):
         return str(error)
     if isinstance(error, PortHeld) and error.port == debug_port():
-        # No setting counts where launch.json names a port.
+        # launch.json names the port, so no setting counts.
         place = f"{Path('.vscode', 'launch.json')}:{_line(_known['project'], configuration_name())}"
         return f"{place}: error: {error.problem}\nStop it, or write another port there."
     place = f"{error.file if error.file is not None else 'tasks.py'}:1"
@@ -92,7 +92,7 @@ def format_error(error: UserError) -> str:
 
 
 def print_bug(error: BaseException) -> None:
-    """A line for the editor where the command ends in a traceback: without one it would attach to nothing."""
+    """Print an error for the editor if the command ends in a traceback: without it, the editor would try to attach."""
     if configuration_name():
         from ..redaction import scrub
         from ..terminal import printable
@@ -109,7 +109,7 @@ def _read() -> Mapping[str, dict[str, Any]]:
 
 
 def _entries(project: Path, wanted: str) -> dict[str, dict[str, Any]]:
-    """The configuration of a name, or a compound's members, as launch.json has them."""
+    """The configuration of a name, or a compound's members, from launch.json."""
     from ..debugger import launch_json
 
     found = launch_json.read_configurations(project)
@@ -127,7 +127,7 @@ def _place(entry: Mapping[str, Any]) -> Any:
 
 
 def _roots(entry: Mapping[str, Any]) -> Any:
-    """The first remote root of each local one: breakpoints go by that. Those of one run alone come behind."""
+    """The first remote root of each local root, which breakpoints use; those of a single run come behind."""
     found: dict[str, str] = {}
     mappings = entry.get("pathMappings")
     for mapping in mappings if isinstance(mappings, list) else []:

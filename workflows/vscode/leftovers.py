@@ -1,4 +1,4 @@
-"""What an earlier setup has written, for steps, ranks, experiments and flags that are no more."""
+"""Removing entries of an earlier setup for steps, ranks, experiments and flags that no longer exist."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _FAMILIES = "Azure Machine Learning "
 
 @dataclass
 class Leftovers:
-    """What leads to nothing any more is taken out: where it is as it was written here, and nothing else names it.
+    """Removes obsolete entries that are unchanged since they were written, and that nothing else refers to.
 
     Attributes:
-        before: Configuration by label, of the tasks that were ours before this setup.
+        before: Configuration by label, for the tasks that were ours before this setup.
         names: The configurations and compounds that this setup has written.
         labels: The labels of the tasks that it has written.
-        gone: Names of what was taken out of launch.json.
-        kept: Names of what stays in it, since something of it is the person's.
+        gone: Names of entries removed from launch.json.
+        kept: Names of obsolete entries that stay, since the user has changed them.
     """
 
     before: Mapping[str, str]
@@ -37,10 +37,10 @@ class Leftovers:
     kept: list[str] = field(default_factory=list)
 
     def remove(self, project: Path) -> None:
-        """Take them out of both files of the folder that is open in VS Code.
+        """Remove the entries from launch.json and tasks.json.
 
         Raises:
-            UserError: One of the files cannot be edited; it is left as it was.
+            UserError: One of the files cannot be edited; it is not changed then.
         """
         launch: Any = None
 
@@ -88,13 +88,13 @@ class Leftovers:
 
 
 def _listed(document: Document, key: str) -> list[dict[str, Any]]:
-    """The entries of an array; in place of one that is no object an empty one."""
+    """The entries of an array; entries that are no objects become empty ones."""
     found = None if document.is_empty else document.value.get(key)
     return [one if isinstance(one, dict) else {} for one in found] if isinstance(found, list) else []
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text in a value."""
+    """All texts in a JSON value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
@@ -116,7 +116,7 @@ def _is_compound(entry: Mapping[str, Any]) -> bool:
 
 
 def _is_task(entry: Mapping[str, Any], project: Path) -> bool:
-    """Whether all that was written here is as it was; the interpreter and the matchers may be those of another day."""
+    """Whether a task is unchanged, apart from the interpreter and the problem matchers."""
     fresh = EditorTask("", (), "").entry(project)
     options = entry.get("options")
     return (

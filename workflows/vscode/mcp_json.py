@@ -20,9 +20,9 @@ _SERVERS = "servers"
 
 
 def server_entry(project: Path) -> dict[str, Any]:
-    """The server as mcp.json has it (https://code.visualstudio.com/docs/copilot/reference/mcp-configuration).
+    """The server's entry in mcp.json (https://code.visualstudio.com/docs/copilot/reference/mcp-configuration).
 
-    VS Code says nothing of the folder that it starts a server in, so the project's stands in the arguments.
+    VS Code does not document the folder in which it starts a server, so the arguments name the project's.
     """
     own = {"linux": "linux", "darwin": "osx", "win32": "windows"}.get(sys.platform, "linux")
     command = interpreter(project)[own]["command"]
@@ -38,7 +38,7 @@ def _file(project: Path) -> Path:
 
 
 def check_mcp_json(project: Path) -> None:
-    """See that mcp.json can be edited.
+    """Check that mcp.json can be edited.
 
     Raises:
         UserError: As :func:`write_server`.
@@ -47,10 +47,10 @@ def check_mcp_json(project: Path) -> None:
 
 
 def write_server(project: Path) -> Result:
-    """Put the server into the project's mcp.json; other servers, keys and comments stay.
+    """Write the server to the project's mcp.json; other servers, keys and comments stay.
 
     Raises:
-        UserError: mcp.json cannot be read, understood or written; it is left as it was.
+        UserError: mcp.json cannot be read, parsed or written; it is not changed then.
     """
     file = _file(project)
     ours = server_entry(project)
@@ -75,7 +75,7 @@ def write_server(project: Path) -> Result:
             return document.set((_SERVERS, NAME), ours)
         arguments = known.get("args")
         for key, value in ours.items():
-            # What the person has typed behind it, such as --read-only, stays.
+            # Arguments that the user has added, such as --read-only, stay.
             if key == "args" and isinstance(arguments, list) and arguments[: len(value)] == value:
                 continue
             document = document.set((_SERVERS, NAME, key), value)

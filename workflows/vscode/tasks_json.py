@@ -17,22 +17,22 @@ from ..debugger.jsonc_file import MOST_BYTES, edit_file
 from ..reading import read_bytes
 from .f5 import READY, VARIABLE
 
-#: What is kept as it was written here; the rest, such as ``presentation``, is the user's once it is there.
+#: Keys that are updated; the rest, such as ``presentation``, is the user's once it is written.
 _OURS = ("type", "command", "args", "linux", "osx", "windows", "isBackground", "problemMatcher")
-#: VS Code's Python extension knows the project's interpreter where this program cannot.
+#: VS Code's Python extension inserts the interpreter, for systems on which this program does not know it.
 _ASK = "${command:python.interpreterPath}"
 FOLDER = "${workspaceFolder}"
 
 
 @dataclass(frozen=True)
 class EditorTask:
-    """A task that VS Code runs before it attaches, or after.
+    """A task that VS Code runs before it attaches, or after the session.
 
     Attributes:
         label: Its name in VS Code.
         argv: What follows ``inv``, or ``azureml-debug``.
         configuration: The launch configuration, or compound, that it belongs to.
-        stays: Whether it goes on after it is ready, following a log.
+        stays: Whether it keeps running after it is ready, following a log.
     """
 
     label: str
@@ -41,7 +41,7 @@ class EditorTask:
     stays: bool = False
 
     def entry(self, project: Path) -> dict[str, Any]:
-        """The task as tasks.json has it."""
+        """The task's entry in tasks.json."""
         found: dict[str, Any] = {
             "label": self.label,
             "detail": f"azureml-debug: what F5 runs, as {command_name.typed()} vscode.setup writes it",
@@ -58,11 +58,11 @@ class EditorTask:
 
 
 def interpreter(project: Path, prefix: str = sys.prefix, executable: str = sys.executable) -> dict[str, Any]:
-    """The Python to start, on each system, whether or not a shell has been activated.
+    """The Python to start on each system, whether or not the environment is activated.
 
-    An environment in the project lies in the same place on every system; one elsewhere is known on this system only.
+    An environment in the project has the same path on every system; one elsewhere is known on this system only.
     """
-    # The project's folder may have been come to by a link, and the environment may itself be one.
+    # The project's path may contain a link, and the environment may itself be one.
     found = Path(os.path.realpath(os.path.dirname(prefix)), os.path.basename(prefix))
     try:
         inside = found.relative_to(os.path.realpath(project))
@@ -71,7 +71,7 @@ def interpreter(project: Path, prefix: str = sys.prefix, executable: str = sys.e
         commands = {system: executable if system == own else _ASK for system in ("linux", "osx", "windows")}
     else:
         posix = "/".join([FOLDER, *inside.parts, "bin", "python"])
-        # conda's lies in the environment's own folder there (microsoft/vscode-python-environments, condaUtils.ts).
+        # On Windows, conda's Python is in the environment's folder itself (vscode-python-environments, condaUtils.ts).
         scripts = () if Path(prefix, "conda-meta").is_dir() else ("Scripts",)
         windows = "\\".join([FOLDER, *inside.parts, *scripts, "python.exe"])
         commands = {"linux": posix, "osx": posix, "windows": windows}
@@ -99,16 +99,16 @@ def _error(path: str) -> list[dict[str, Any]]:
 
 
 def _matcher(stays: bool) -> list[dict[str, Any]]:
-    """What VS Code reads of the output: our errors, and what Python and Invoke say where we cannot say anything.
+    """The problem matchers for our errors, and for errors of Python and Invoke before our code runs.
 
-    A task that stays and ends early without an error that is matched counts as ready, and VS Code attaches to nothing.
+    A background task that ends without a matched error counts as ready, and VS Code would try to attach.
     """
     # VS Code asks the file system for what "autoDetect" may mean, and loses the error of a task that ends meanwhile
     # (StartStopProblemCollector delivers nothing after `done`): relative and absolute paths are told apart here.
     inside, outside = ({"fileLocation": place, "pattern": _error(path)} for place, path in _PLACES)
     if stays:
         inside["background"] = {"activeOnStart": True, "beginsPattern": r"^build\b", "endsPattern": f"^{READY}$"}
-    # tasks.py cannot be loaded: its line, and what stands there.
+    # tasks.py cannot be loaded: the line number, and the line itself.
     loading: dict[str, Any] = {
         "fileLocation": "absolute",
         "pattern": [
@@ -132,17 +132,17 @@ def _matcher(stays: bool) -> list[dict[str, Any]]:
 
 
 def read_own_tasks(folder: Path) -> dict[str, str]:
-    """The configuration by label of the tasks that were written here; none where tasks.json cannot be read."""
+    """Read the configurations of our tasks by label; empty if tasks.json cannot be read."""
     return {label: name for label, name in _configurations(folder).items() if name}
 
 
 def read_user_labels(folder: Path) -> set[str]:
-    """The labels of the person's own tasks."""
+    """Read the labels of the user's own tasks."""
     return {label for label, name in _configurations(folder).items() if not name}
 
 
 def _configurations(folder: Path) -> dict[str, str]:
-    """By label what a task tells its command of F5; empty where it is the person's own."""
+    """The configuration that each task passes to its command, by label; empty for the user's own tasks."""
     found = {}
     for entry in entries.read_entries(folder / ".vscode" / "tasks.json", "tasks"):
         options = entry.get("options")
@@ -153,7 +153,7 @@ def _configurations(folder: Path) -> dict[str, str]:
 
 
 def read_content(folder: Path) -> bytes | None:
-    """What tasks.json holds; None where there is none that can be read, which is told when it is edited."""
+    """The content of tasks.json; None if it cannot be read, which is reported when it is edited."""
     try:
         return read_bytes(folder / ".vscode" / "tasks.json", MOST_BYTES)
     except OSError:
@@ -161,7 +161,7 @@ def read_content(folder: Path) -> bytes | None:
 
 
 def restore_content(folder: Path, before: bytes | None) -> None:
-    """Have tasks.json hold again what it held; without one before it goes."""
+    """Restore the content of tasks.json; None removes the file."""
     file = folder / ".vscode" / "tasks.json"
     if before is None:
         file.unlink(missing_ok=True)
@@ -170,7 +170,7 @@ def restore_content(folder: Path, before: bytes | None) -> None:
 
 
 def check_tasks_json(folder: Path) -> None:
-    """See that tasks.json can be edited.
+    """Check that tasks.json can be edited.
 
     Raises:
         UserError: As :func:`write_tasks`.
@@ -179,17 +179,17 @@ def check_tasks_json(folder: Path) -> None:
 
 
 def write_tasks(folder: Path, tasks: Sequence[EditorTask]) -> Result:
-    """Put tasks into the project's tasks.json.
+    """Write tasks to the project's tasks.json.
 
-    A task of the same label is updated key by key, and only where a value differs; keys and comments of the user's
-    stay, and so does every other task.
+    A task of the same label is updated key by key, and only where a value differs. The user's keys, comments and other
+    tasks stay.
 
     Args:
         folder: The project's folder, which holds ``.vscode``.
         tasks: The tasks.
 
     Raises:
-        UserError: tasks.json cannot be read, understood or written; it is left as it was.
+        UserError: tasks.json cannot be read, parsed or written; it is not changed then.
     """
     file = folder / ".vscode" / "tasks.json"
     added = False
