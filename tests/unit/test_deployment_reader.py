@@ -117,7 +117,7 @@ def test_a_probe_that_cannot_be_asked_is_refused_or_noted(tmp_path: Path) -> Non
     with pytest.raises(UserError) as refused:
         load_deployment(_own(tmp_path, "liveness_probe: {port: 70000, path: 'a b'}\n"), tmp_path)
     assert "The port of `liveness_probe` is 1 to 65535, not 70000." in str(refused.value)
-    assert "`path` of `liveness_probe` is none of HTTP: '/a b'" in str(refused.value)
+    assert "`path` of `liveness_probe` is not an HTTP path: '/a b'" in str(refused.value)
     found = load_deployment(_own(tmp_path, "liveness_probe: {scheme: gopher, method: fetch}\n"), tmp_path)
     assert found.alive.text == "GET /alive on port 8080 (`liveness_route`)"
     for word in ("gopher", "fetch"):
@@ -125,7 +125,7 @@ def test_a_probe_that_cannot_be_asked_is_refused_or_noted(tmp_path: Path) -> Non
     file = make(tmp_path)
     file.write_text(BLUE.replace("  period: 5\n", "  period: 5\n  path: /up\n"))
     notes = load_deployment(file, tmp_path).notes
-    assert "`path` of `readiness_probe`: the inference server is asked at GET /" in notes
+    assert "`path` of `readiness_probe`: the inference server is checked by GET /" in notes
 
 
 def test_the_endpoint_beside_it_gives_its_name(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_an_engine_of_another_version(socket_path: Path) -> None:
         thread = threading.Thread(target=serve, args=(listening,), daemon=True)
         thread.start()
         # Without the SDK it is noticed when something is asked.
-        with pytest.raises(UserError, match="no common version"):
+        with pytest.raises(UserError, match="no common API version"):
             docker_client.connect().version()
         listening.shutdown(socket.SHUT_RDWR)
         thread.join(5)

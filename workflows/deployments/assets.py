@@ -21,7 +21,7 @@ _MODEL_KEYS = (
     *("datastore", "job_name", "creation_context", "local_path", "latest_version", "utc_time_created"),
     *("system_metadata", "default_deployment_template", "allowed_deployment_templates"),
 )
-_ELSEWHERE = "Bring it here and name its folder: --model-dir FOLDER, or AML_MODEL_DIR."
+_ELSEWHERE = "Download it and name its folder: --model-dir FOLDER, or AML_MODEL_DIR."
 
 
 def read_code(problems: Problems, value: Value) -> tuple[Path | None, Path | None]:
@@ -91,7 +91,7 @@ def read_model(
         if needed and (model_dir / "MLmodel").is_file():
             return Model(model_dir, type="mlflow_model")
         if value is not None:
-            problems.notes.append(f"the model is {shown(model_dir)} (AZUREML_MODEL_DIR), whatever `model` says")
+            problems.notes.append(f"the model is {shown(model_dir)} (AZUREML_MODEL_DIR), in place of `model`")
         return None
     if value is None:
         return None
@@ -117,7 +117,7 @@ def _read_inline_model(problems: Problems, value: Value) -> Model | None:
         return None
     path = local_path(place, text)
     if not exists(path):
-        problems.add(place, f"The model should be {shown(path)}, which is not there.", f"Check the path. {_ELSEWHERE}")
+        problems.add(place, f"The model {shown(path)} does not exist.", f"Check the path. {_ELSEWHERE}")
         return None
     given = value.get("type")
     type_ = given.text("`type` of the model") if given is not None else "custom_model"

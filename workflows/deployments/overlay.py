@@ -87,7 +87,7 @@ def apply_deployment_file(settings: Settings, download: Callable[[str], Model] |
     notes = list(found.notes)
     for name in _CODE:
         if takes_precedence(settings, name):
-            notes.append(f"{BY_FIELD[name].variable} counts, whatever {shown(found.file)} says")
+            notes.append(f"{BY_FIELD[name].variable} takes precedence over {shown(found.file)}")
             continue
         changed[name] = _code_settings(found)[name]
         set_by[name] = str(found.file)
@@ -95,7 +95,7 @@ def apply_deployment_file(settings: Settings, download: Callable[[str], Model] |
         changed["model_dir"] = _model_dir(found)
         set_by["model_dir"] = str(found.file)
     if takes_precedence(settings, "inference_env") and found.environment is not None and found.routes is None:
-        notes.append(f"{BY_FIELD['inference_env'].variable} counts, whatever {shown(found.file)} says")
+        notes.append(f"{BY_FIELD['inference_env'].variable} takes precedence over {shown(found.file)}")
         found = replace(found, environment=None)
     return DescribedDeployment(replace(settings, set_by=set_by, **changed), found, tuple(notes))
 

@@ -77,7 +77,9 @@ def load_deployment(
     mount = _read_model_mount(problems, root, serves_itself)
     for key in _ELSEWHERE:
         _note_ignored(problems, root, key)
-    problems.notes += [f"Azure ML wants `{key}`, which the file has not" for key in _WANTED if root.get(key) is None]
+    problems.notes += [
+        f"Azure ML needs `{key}`, which the file does not have" for key in _WANTED if root.get(key) is None
+    ]
     type_ = _read_type(problems, root)
     name, endpoint = (_read_text(problems, root, key) for key in _WANTED)
     problems.check()
@@ -221,7 +223,7 @@ def _read_probe(problems: Problems, value: Value | None, what: str, serves_itsel
     if not serves_itself:
         if given:
             keys = ", ".join(f"`{key}`" for key in given)
-            problems.notes.append(f"{keys} of `{what}`: the inference server is asked at GET /")
+            problems.notes.append(f"{keys} of `{what}`: the inference server is checked by GET /")
         return Probe(**bounds)
     path = _read_text(problems, value, "path") if value is not None and "path" in given else ""
     port = _read_port(problems, entries["port"], f"`{what}`") if "port" in given else None
@@ -231,7 +233,9 @@ def _read_probe(problems: Problems, value: Value | None, what: str, serves_itsel
     )
     path = f"/{path.removeprefix('/')}" if path else ""
     if any(character <= " " or character == "\x7f" for character in path) or not path.isascii():
-        problems.add(entries["path"], f"`path` of `{what}` is none of HTTP: {shorten(path)!r}.", "Correct that line.")
+        problems.add(
+            entries["path"], f"`path` of `{what}` is not an HTTP path: {shorten(path)!r}.", "Correct that line."
+        )
     return Probe(**bounds, path=path, port=port or 0, scheme=scheme, method=method)
 
 
@@ -240,7 +244,7 @@ def _read_choice(problems: Problems, value: Value, key: str, what: str, known: t
     word = str(value.data).strip().lower()
     found = [one for one in known if one.lower() == word]
     if not found:
-        problems.notes.append(f"`{key}: {shorten(word)}` of `{what}` is not asked here: {known[0]} is")
+        problems.notes.append(f"`{key}: {shorten(word)}` of `{what}` is not supported here: {known[0]} is used")
     return (found or [known[0]])[0]
 
 
@@ -271,7 +275,7 @@ def _read_number(problems: Problems, entries: Mapping[str, Value], key: str, wha
         )
         return None
     if not least <= number < 10**9:
-        problems.notes.append(f"`{key}: {value.data}` of `{what}` cannot be: what Azure ML takes without it counts")
+        problems.notes.append(f"`{key}: {value.data}` of `{what}` is out of range: the default of Azure ML is used")
         return None
     return number
 

@@ -292,7 +292,7 @@ def _as_url(host: str) -> str:
 
 def _version_error(text: str) -> UserError:
     return UserError(
-        f"The Docker engine and this program speak no common version: {text.strip().rstrip('.')}.",
+        f"The Docker engine and this program have no common API version: {text.strip().rstrip('.')}.",
         "Unset DOCKER_API_VERSION, or update the Docker engine (20.10 or later).",
     )
 

@@ -89,7 +89,7 @@ def image_by_name(name: str, report: Callable[[str], None], *, file: Path, line:
     kind = ImageUnreachable if _UNREACHABLE.search(reason) else UserError
     raise kind(
         f"The image {name} is not here and cannot be pulled: {short}.",
-        "Bring it here (`docker pull`, or `docker save` and `docker load`), or name another.",
+        "Pull or load it (`docker pull`, or `docker save` and `docker load`), or name another.",
         file=file,
         line=line,
         details=[reason.strip()] if reason else (),

@@ -167,7 +167,7 @@ def _sources(settings: PipSettings, notes: list[str]) -> tuple[list[str], list[s
         if _is_secure(address, trusted):
             return True
         host = urlsplit(address).hostname
-        notes.append(f"{host} is passed over, as pip does: it is neither https nor a trusted-host of pip's settings")
+        notes.append(f"{host} is ignored, as pip does: it is neither https nor a trusted-host of pip's settings")
         return False
 
     indexes = [_index(address) for address in settings.indexes if is_used(address)]
@@ -178,7 +178,7 @@ def _sources(settings: PipSettings, notes: list[str]) -> tuple[list[str], list[s
         elif os.path.isdir(os.path.expanduser(place)):
             links.append(os.path.abspath(os.path.expanduser(place)))
         elif place:
-            notes.append(f"{place} of find-links is passed over, as pip does: it is not there")
+            notes.append(f"{place} of find-links is ignored, as pip does: it does not exist")
     return indexes, links
 
 
