@@ -1,4 +1,4 @@
-"""A pipeline as it is run: what pipeline.yml and its component files say, resolved.
+"""The resolved pipeline, made from pipeline.yml and its component files.
 
 The terms are those of the job schema, version 2:
 https://learn.microsoft.com/azure/machine-learning/reference-yaml-job-pipeline
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .trials import Sweep
 
-#: Types whose value is one file. Every other type of data is a folder, or either.
+#: Types whose value is a single file. Every other type of data is a folder, or may be either.
 FILE_TYPES = ("uri_file",)
 FOLDER_TYPES = ("uri_folder", "mltable", "mlflow_model", "custom_model", "triton_model")
 LITERAL_TYPES = ("string", "number", "integer", "boolean")
@@ -22,19 +22,19 @@ LITERAL_TYPES = ("string", "number", "integer", "boolean")
 
 @dataclass(frozen=True)
 class Input:
-    """One input of a step, resolved; with neither text nor path nor step it is optional and not given.
+    """One resolved input of a step. An optional input that is not given has no text, path or step.
 
     Attributes:
         type: As in the file: ``string``, ``integer``, ``uri_folder``, …
         text: A literal's value as the command sees it.
         path: Absolute local path of data.
         url: ``http(s)://`` address that has to be fetched first.
-        asset: What the workspace has: ``azureml://…``, or ``azureml:NAME:VERSION``.
+        asset: Data in the workspace: ``azureml://…``, or ``azureml:NAME:VERSION``.
         step: The step whose output it is.
         output: The name of that output.
         file: The file that gives the value.
         line: Where in that file, counted from 1.
-        option: What to give to ``--input`` in its place, without the path; empty where it is no data.
+        option: Its name for ``--input``; empty if it is not data.
     """
 
     type: str
@@ -56,13 +56,13 @@ class Input:
 
 @dataclass(frozen=True)
 class EnvironmentReference:
-    """What a step wants to run in.
+    """The environment that a step names or defines.
 
     Attributes:
-        name: A curated or registered name (``azureml:…``), where it is not defined here.
-        image: The image that it builds on.
+        name: A curated or registered name (``azureml:…``), if it is not defined here.
+        image: The base image.
         conda_file: Absolute path of the conda file.
-        conda: The conda file's content, where it is written into the pipeline file itself.
+        conda: The conda file's content, if that is in the pipeline file itself.
         build: Absolute path of a Docker build context.
         dockerfile: The Dockerfile in it, relative.
         file: The file that names it.
@@ -84,10 +84,10 @@ class Step:
     """One step.
 
     Attributes:
-        name: Its key under ``jobs``; in a nested pipeline with that one's name and a point in front.
+        name: Its key under ``jobs``; in a nested pipeline preceded by that pipeline's name and a dot.
         command: As in the file: with ``${{inputs.x}}``, ``${{outputs.x}}`` and ``$[[ … ]]``.
-        code: Absolute path of its source folder (or file); None where it has none.
-        environment: What it wants to run in; None for the default one.
+        code: Absolute path of its source folder (or file); None if it has none.
+        environment: The environment that it names; None for the default one.
         inputs: Every declared input.
         outputs: Type (``uri_folder``, ``uri_file``, …) of every declared output.
         variables: Environment variables.
@@ -96,15 +96,15 @@ class Step:
         instances: Instances (nodes).
         shm_size: Size of /dev/shm in containers, such as ``2g``; empty for the default.
         after: Steps whose outputs it takes.
-        includes: Absolute paths of files and folders that lie beside the code in the working folder.
-        compute: Name of its compute target, without ``azureml:``; empty where the file names none.
-        kind: ``command``; ``parallel``; ``sweep`` for its only trial, ``trial`` for one of several, and ``best`` for
-            what takes the best of these, which are those that it comes ``after``.
-        sweep: Of a sweep and of ``best``, what its trials are.
-        seconds: How long it may run where nobody debugs it; 0 for no limit.
-        file: The file that holds its command.
+        includes: Absolute paths of files and folders that are placed beside the code in the working folder.
+        compute: Name of its compute target, without ``azureml:``; empty if the file names none.
+        kind: ``command``; ``parallel``; ``sweep`` for a sweep's only trial, ``trial`` for one of several, and ``best``
+            for the step that chooses the best of the trials, which are in ``after``.
+        sweep: The trials of a sweep; also set for ``best``.
+        seconds: How long it may run if it is not debugged; 0 for no limit.
+        file: The file with its command.
         line: Where in that file, counted from 1.
-        world: How many processes it is over all instances, where not each instance has as many; 0 where it has.
+        world: The number of processes on all instances, if the instances have different numbers; otherwise 0.
     """
 
     name: str
@@ -130,7 +130,7 @@ class Step:
 
     @property
     def ranks(self) -> int:
-        """How many processes it is, over all instances."""
+        """The number of its processes on all instances."""
         return self.world or self.processes * self.instances
 
 
@@ -152,15 +152,15 @@ class Pipeline:
     """A pipeline file, resolved and checked.
 
     Attributes:
-        name: ``name``, ``display_name`` or the file's folder or stem, in letters fit for a file name.
+        name: ``name``, ``display_name`` or the file's folder or stem, with only letters that a file name can have.
         file: Absolute path.
-        steps: In an order in which each comes after those that it needs.
+        steps: The steps, each after those that it needs.
         outputs: The pipeline's outputs: name to (step, output).
         continue_on_failure: Whether independent steps go on when one has failed.
-        notes: What is done differently here, one line each, such as fields that are not acted on.
-        skipped: What does not run here.
-        asked: Names of the steps that were asked for, in full; empty where all were.
-        files: What it has been read from, absolute, in the order in which they are named.
+        notes: What works differently here, one line each, such as ignored fields.
+        skipped: The steps and nested pipelines that do not run here.
+        asked: Full names of the requested steps; empty if all were requested.
+        files: Absolute paths of the files that it was read from, in the order in which they are named.
     """
 
     name: str
@@ -174,5 +174,5 @@ class Pipeline:
     files: tuple[Path, ...] = ()
 
     def with_steps(self, steps: Sequence[Step]) -> Pipeline:
-        """The same with other code for its steps, which are the same ones."""
+        """The same pipeline with changed steps, which have the same names and order."""
         return replace(self, steps=tuple(steps))

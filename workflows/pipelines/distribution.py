@@ -1,4 +1,4 @@
-"""``distribution`` and ``resources``: how many processes a step is."""
+"""Reads ``distribution`` and ``resources``: the processes and instances of a step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _RESOURCES = (
 
 @dataclass(frozen=True)
 class Layout:
-    """How a step is spread.
+    """The processes and instances of a step.
 
     Attributes:
         distribution: ``pytorch``, ``mpi``, ``tensorflow``, or empty.
@@ -51,16 +51,16 @@ def read_layout(
     problems: Problems,
     resolve_value: Callable[[Value], Value],
 ) -> Layout:
-    """Read the two fields of a step, as far as they are of the schema's shape and of a kind that there is here.
+    """Read the two fields of a step.
 
     Args:
-        distribution: The one.
-        resources: The other.
+        distribution: The field ``distribution``.
+        resources: The field ``resources``.
         what: The step in a message.
         name: Its name.
-        notes: Takes fields that are not acted on, and what Azure's own check takes although it is nothing.
-        problems: Takes what is wrong.
-        resolve_value: Puts the pipeline's input in the place of ``${{parent.inputs.x}}``.
+        notes: Gets ignored fields, and wrong values that Azure's own check accepts.
+        problems: Gets errors.
+        resolve_value: Replaces ``${{parent.inputs.x}}`` by the pipeline's input.
     """
 
     def count(place: Value | None, *keys: str) -> int | None:
@@ -135,10 +135,10 @@ def _count(value: Value, key: str, what: str) -> int:
 
 
 def memory_size(value: Value, what: str) -> str:
-    """A size of memory as Docker takes it.
+    """A size of memory in Docker's format.
 
     Raises:
-        UserError: It is none.
+        UserError: It is not a valid size.
     """
     text = str(value.data).strip().lower()
     if not re.fullmatch(r"[1-9]\d*[bkmg]?", text):

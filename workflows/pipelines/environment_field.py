@@ -1,4 +1,4 @@
-"""``environment``: a registered name, or a definition written where it is used."""
+"""Reads ``environment``: a registered name, or a definition in place."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _KEYS = (
 def read_environment(
     value: Value, what: str, problems: Problems, assets: LocalAssets | None = None
 ) -> EnvironmentReference | None:
-    """What a step wants to run in; None where the field is empty.
+    """Read the environment of a step; None if the field is empty.
 
     Args:
         value: The field.
         what: The step in a message.
-        problems: Takes what is wrong with a definition.
-        assets: Where the file of a registered name is looked for; None where the workspace knows the name.
+        problems: Gets the errors of a definition.
+        assets: Finds the file of a registered name; None if the workspace resolves the name.
 
     Raises:
         UserError: It is neither a name nor a definition, defines nothing, or the file that it names cannot be read;
@@ -59,7 +59,7 @@ def _definition(value: Value, what: str, problems: Problems) -> EnvironmentRefer
             "Put it under `conda_file:`, and name an `image:`.",
         )
     value = unknown_keys(keys, _KEYS, f"The environment of {what}", problems).with_corrected_keys(value)
-    # In files of the preview the image stands under `docker`.
+    # Files of the preview have the image under `docker`.
     docker = value.get("docker") or value
     image = docker.get("image")
     build = docker.get("build")

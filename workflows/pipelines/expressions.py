@@ -1,4 +1,4 @@
-"""``${{ … }}`` and ``$[[ … ]]``, as they stand in commands and as values of inputs and outputs."""
+"""Expressions ``${{ … }}`` and optional parts ``$[[ … ]]``, in commands and in values of inputs and outputs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _SEGMENT = re.compile(r"""\s*(?:(?:\.\s*)?([A-Za-z0-9_-]+)|\[\s*(?:'([^']*)'|"([
 
 @dataclass(frozen=True)
 class _Match:
-    """A ``${{ … }}`` in a text, with whatever is in it.
+    """A ``${{ … }}`` in a text, whether or not it is valid.
 
     Attributes:
         start: Where it begins.
-        end: Behind its ``}}``.
-        text: As written, braces included.
+        end: The place after its ``}}``.
+        text: As written, including the braces.
     """
 
     start: int
@@ -38,7 +38,7 @@ class _Match:
 
 
 def _find_expressions(text: str) -> Iterator[_Match]:
-    """Every ``${{`` up to the next ``}}``, one behind the other."""
+    """Every ``${{`` up to the next ``}}``, in order."""
     end = 0
     while (start := text.find("${{", end)) != -1 and (close := text.find("}}", start + 3)) != -1:
         end = close + 2
@@ -46,7 +46,7 @@ def _find_expressions(text: str) -> Iterator[_Match]:
 
 
 def replace_expressions(text: str, stand_in: Callable[[str], str]) -> str:
-    """A text with something else in the place of each ``${{ … }}``, which is given as it is written."""
+    """Replace each ``${{ … }}`` of a text by the result of ``stand_in``, which gets it as it is written."""
     done, at = list[str](), 0
     for found in _find_expressions(text):
         done += [text[at : found.start], stand_in(found.text)]
@@ -63,9 +63,9 @@ class Expression:
     """One ``${{ … }}``.
 
     Attributes:
-        text: As written, braces included.
+        text: As written, including the braces.
         path: ``("inputs", "x")`` for ``${{inputs.x}}`` and ``${{ inputs['x'] }}``.
-        optional: Whether it stands in a ``$[[ … ]]``.
+        optional: Whether it is in a ``$[[ … ]]``.
     """
 
     text: str
@@ -74,7 +74,7 @@ class Expression:
 
 
 def fill_in_run(text: str, name: str, started: str) -> str:
-    """A literal as it is in one run: what a schedule may give, ``${{name}}`` and when it was started, put in.
+    """A literal for one run, with a schedule's expressions replaced: ``${{name}}`` and the time of the start.
 
     Source: https://learn.microsoft.com/azure/machine-learning/how-to-schedule-pipeline-job, "Expressions supported
     in schedule".
@@ -89,15 +89,15 @@ def fill_in_run(text: str, name: str, started: str) -> str:
 
 
 def has_expression(text: str) -> bool:
-    """Whether there is an expression, or the beginning of one, in a text."""
+    """Whether a text has an expression, or the beginning of one."""
     return "${{" in text
 
 
 def parse_expression(text: str) -> Expression | None:
-    """The expression that a value consists of; None for a text without one.
+    """Parse a value that is a single expression; None for a text without one.
 
     Raises:
-        Malformed: An expression that is not the whole text, or cannot be read.
+        Malformed: The expression is only a part of the text, or cannot be parsed.
     """
     if not has_expression(text):
         return None
@@ -112,7 +112,7 @@ def expressions(command: str) -> list[Expression]:
     """All expressions of a command, in order.
 
     Raises:
-        Malformed: One that cannot be read, or brackets that do not match.
+        Malformed: An expression cannot be parsed, or brackets do not match.
     """
     found: list[Expression] = []
     for part, optional in _parts(command):
@@ -121,15 +121,15 @@ def expressions(command: str) -> list[Expression]:
 
 
 def render_command(step: Step, values: Mapping[str, str]) -> str:
-    """A step's command with everything put in.
+    """A step's command with all values filled in.
 
     Args:
         step: The step.
-        values: Texts by ``inputs.x`` and ``outputs.x``; what is not given is not there. They go in as they are,
-            neither quoted nor read again.
+        values: Texts by ``inputs.x`` and ``outputs.x``, without those that are not given. They are inserted unchanged:
+            not quoted, and expressions in them are not replaced.
 
     Raises:
-        UserError: The command names a value outside ``$[[ … ]]`` that is not there.
+        UserError: The command names a missing value outside ``$[[ … ]]``.
     """
     try:
         return substitute(step.command, values.get)
@@ -143,14 +143,14 @@ def render_command(step: Step, values: Mapping[str, str]) -> str:
 
 
 def substitute(command: str, value_of: Callable[[str], str | None]) -> str:
-    """A command with its expressions replaced and its optional parts kept or dropped.
+    """Replace the expressions of a command, and keep or drop its optional parts.
 
     Args:
         command: The command.
-        value_of: The text for ``inputs.x``; None where there is none.
+        value_of: Returns the text for ``inputs.x``, or None.
 
     Raises:
-        Malformed: Something cannot be read, or has no value outside of an optional part.
+        Malformed: An expression cannot be parsed, or has no value outside of an optional part.
     """
     done: list[str] = []
     for part, optional in _parts(command):
@@ -171,7 +171,7 @@ def _path(text: str) -> tuple[str, ...]:
     at = 0
     while at < len(inner):
         segment = _SEGMENT.match(inner, at)
-        # A name follows a point, except for the first.
+        # Each name but the first follows a dot.
         if segment is None or (segment.group(1) and bool(path) != segment.group().lstrip().startswith(".")):
             break
         path.append(next(group for group in segment.groups() if group is not None))
@@ -182,7 +182,7 @@ def _path(text: str) -> tuple[str, ...]:
 
 
 def _parts(command: str) -> Iterator[tuple[str, bool]]:
-    """The command cut at its ``$[[ … ]]``: text, and whether it is optional."""
+    """Split a command at its ``$[[ … ]]``; yields each part, and whether it is optional."""
     at = 0
     while True:
         start = command.find("$[[", at)
@@ -205,12 +205,12 @@ def _end_of_optional(command: str, start: int) -> int:
         end = command.find("]]", at) if end < at else end
         if end < 0 or 0 <= another < end:
             raise Malformed(f"`$[[{' '.join(command[start : start + 30].split())}…` has no `]]`")
-        # A name in quotes may have brackets: ${{inputs['a[[0]]']}}.
+        # A quoted name may have brackets: ${{inputs['a[[0]]']}}.
         inside = command.find("${{", at, end)
         if inside < 0:
             return end
         close = command.find("}}", inside)
-        # Without an end of its own, the optional part ends first; that is told of next.
+        # The expression is not closed before the optional part ends; that is reported next.
         if close < 0:
             return end
         at = close + 2

@@ -1,4 +1,4 @@
-"""Inputs named by an http address: fetched once, kept in the cache."""
+"""Fetches inputs that are named by an http address, once; they are kept in the cache."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from .definition import Input
 
 #: Seconds of silence after which a server counts as gone.
 SILENCE_SECONDS = 30
-#: Letters of an address that a file's name here is made of.
+#: How many letters of an address are used for the file's name.
 _LONGEST_NAME = 60
 _PART = 1024 * 1024
 
 
 def fetch_all(entries: Sequence[Input], report: Callable[[str], None]) -> dict[str, Path]:
-    """The local files of inputs that have a ``url``, by their address.
+    """Fetch the inputs that have a ``url``; returns the local files by address.
 
     Args:
         entries: The inputs.
         report: Called with lines of progress.
 
     Raises:
-        UserError: One cannot be fetched; what to type for all of those that are not here yet is named.
+        UserError: One cannot be fetched. The remedy has the options for all of those that are not here yet.
     """
     found: dict[str, Path] = {}
     for entry in entries:
@@ -53,7 +53,7 @@ def fetch_all(entries: Sequence[Input], report: Callable[[str], None]) -> dict[s
         except (OSError, ValueError, EOFError, http.client.HTTPException) as error:
             reason = scrub(str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error))
             if isinstance(error, http.client.InvalidURL):
-                # It quotes a part of it: of a password with a slash what stands before that.
+                # Its text may quote a part of a password, the part before a slash.
                 reason = "its host and port cannot be read (write % and two digits for what is special in a password)"
             away = [other.option for other in entries if other.url is not None and not _target(other.url).exists()]
             typed = " ".join(f"--input {option}=PATH" for option in dict.fromkeys(away))
@@ -67,8 +67,8 @@ def fetch_all(entries: Sequence[Input], report: Callable[[str], None]) -> dict[s
 
 
 def _target(url: str) -> Path:
-    """Where an address's file is kept."""
-    # The address may be none at all, which is told when it is fetched; and a name has at most 255 bytes.
+    """The path of an address's file in the cache."""
+    # The address may be invalid, which is reported when it is fetched. A name has at most 255 bytes.
     path = url.partition("?")[0].partition("#")[0].partition("://")[2].partition("/")[2]
     name = re.sub(r"[^\w.-]+", "_", unquote(path.rpartition("/")[2]))[-_LONGEST_NAME:]
     digest = hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:16]
@@ -76,7 +76,7 @@ def _target(url: str) -> Path:
 
 
 def _fetch(url: str, report: Callable[[str], None]) -> Path:
-    """Fetch a file unless it is there already. Nothing is left of one that breaks off."""
+    """Fetch a file unless it is in the cache. Partial downloads are discarded."""
     target = _target(url)
     if target.exists():
         return target
@@ -93,7 +93,7 @@ def _fetch(url: str, report: Callable[[str], None]) -> Path:
         os.replace(partial, target)
         command_log.log_request("GET", url, "fetched", begun)
     except urllib.error.HTTPError as error:
-        error.close()  # it is an open answer as well
+        error.close()  # the error is also the open response
         raise
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -103,7 +103,7 @@ def _fetch(url: str, report: Callable[[str], None]) -> Path:
 
 
 def _remove_empty(folder: Path) -> None:
-    """Take the folders of a file away that could not be fetched, where nothing else is in them."""
+    """Remove the folders of a file that could not be fetched, if they are empty."""
     with contextlib.suppress(OSError):
         # Each is removed only if it is empty.
         for one in (folder, folder.parent):
@@ -111,7 +111,7 @@ def _remove_empty(folder: Path) -> None:
 
 
 def _request(url: str) -> urllib.request.Request:
-    """The request for an address. A user and a password in it go into a header, which no other host is sent."""
+    """The request for an address. Its user and password become a header, which is not sent to other hosts."""
     parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
     request = urllib.request.Request(parts._replace(netloc=host).geturl())  # noqa: S310
@@ -124,7 +124,7 @@ def _request(url: str) -> urllib.request.Request:
 def _copy(response: object, partial: Path, name: str, report: Callable[[str], None]) -> None:
     length = int(response.headers.get("Content-Length") or 0)  # type: ignore[attr-defined]
     report(f"fetching {name}" + (f", {length / 1e6:.1f} MB" if length else ""))
-    # Whoever serves it says how long it is, or goes on for ever: nobody's disk is filled by it.
+    # The server may send a wrong length or never end, so the disk's free space is checked before and meanwhile.
     check_free_space(partial.parent, size(length, "a length"))
     done = 0
     with open(partial, "wb") as file:

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 
 
 def find_cycle(after: Mapping[str, Sequence[str]]) -> list[str]:
-    """A path of steps that ends where it begins, in the order in which data would flow; empty where there is none.
+    """Find a cycle of steps, in the order in which data would flow, with its first step again at the end; or empty.
 
     Args:
         after: For each step those whose outputs it takes.
     """
     done: set[str] = set()
     for start in after:
-        # An explicit stack: a chain of a thousand steps is deeper than Python's own.
+        # An explicit stack, because a chain of a thousand steps exceeds Python's recursion limit.
         path: list[str] = []
         stack: list[tuple[str, int]] = [(start, 0)]
         while stack:
@@ -35,7 +35,7 @@ def find_cycle(after: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def sort_by_dependency(after: Mapping[str, Sequence[str]]) -> list[str]:
-    """Each step after those that it needs; the file's order among equals.
+    """Sort steps so that each comes after those that it needs; otherwise in the order of the file.
 
     Args:
         after: For each step those whose outputs it takes; without a cycle.

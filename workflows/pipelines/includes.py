@@ -1,4 +1,4 @@
-"""``additional_includes``: files and folders that lie beside a step's own code when it runs."""
+"""Reads ``additional_includes``: files and folders that are placed beside a step's own code when it runs."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from .yaml_file import Value, read_text, refuse
 
 #: The suffix of the older form: a file beside the component's, with a path on each line.
 SUFFIX = ".additional_includes"
-#: Folders of the run's own in a step's working folder.
+#: Folders that the run itself has in a step's working folder.
 _TAKEN = ("outputs", "logs")
 
 
 def read_includes(
     value: Value | None, component: Path | None, code: Path | None, what: str, problems: Problems
 ) -> tuple[Path, ...]:
-    """What a step's working folder has beside its code, each under its own name.
+    """The paths that a step's working folder has beside its code, each under its own name.
 
     Args:
         value: The field.
-        component: The component's file, beside which the older form may lie.
+        component: The component's file, beside which a file of the older form may exist.
         code: The step's source folder or file.
         what: The step in a message.
-        problems: Takes those that are not there, no path, or called like another one.
+        problems: Gets those that do not exist, are not local paths, or have the name of another one.
     """
     found: dict[str, Path] = {}
     beside = list[Value]()

@@ -1,4 +1,4 @@
-"""Which kind of step a job is, and whether it can run on a machine of one's own."""
+"""The kinds of jobs, and which of them can run on a local machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SPELLINGS: Mapping[str, str] = {
     "pipeline_job": PIPELINE,
     "pipeline_component": PIPELINE,
 }
-#: What runs in Azure only, and what to put in its place where it has to run here.
+#: Types that only run in Azure, with the remedy.
 _ELSEWHERE: Mapping[str, str] = {
     "spark": "Put a command job in its place.",
     "spark_component": "Put a command job in its place.",
@@ -40,7 +40,7 @@ _ELSEWHERE: Mapping[str, str] = {
 
 
 class NotRunnableHere(UserError):
-    """A step cannot run on this machine. It is left out, and the others run."""
+    """A step that cannot run on this machine. It is left out, and the others run."""
 
 
 def kind_of_job(job: Value, component: Value | None, what: str) -> str:
@@ -48,7 +48,7 @@ def kind_of_job(job: Value, component: Value | None, what: str) -> str:
 
     Args:
         job: The job.
-        component: Its component; None where it has none.
+        component: Its component, or None.
         what: The job in a message.
 
     Raises:
@@ -57,7 +57,7 @@ def kind_of_job(job: Value, component: Value | None, what: str) -> str:
     """
     place, named, whose = job, job.get("type"), what
     kind = _kind_from_keys(job) if named is None else ""
-    # What a component is counts more than what the job that uses it says.
+    # The type of a component takes precedence over the type of the job that uses it.
     if component is not None and component.get("type") is not None:
         place, named, whose = component, component.get("type"), f"The component of {what[0].lower()}{what[1:]}"
     elif component is not None and not kind:
@@ -78,7 +78,7 @@ def kind_of_job(job: Value, component: Value | None, what: str) -> str:
 
 
 def _kind_from_keys(value: Value) -> str:
-    """The kind of what has no ``type``, by its keys."""
+    """The kind of a job without ``type``, according to its keys."""
     has = value.data if value.is_mapping else {}
     if "trial" in has:
         return SWEEP
@@ -97,6 +97,6 @@ def _azure_only(place: Value, what: str, type_: str, remedy: str) -> NotRunnable
 
 
 def not_runnable_here(place: Value, problem: str, remedy: str) -> NotRunnableHere:
-    """An error for a step that cannot run on this machine, at the place that says so."""
+    """Make the error for a step that cannot run on this machine, at the place of the reason."""
     error = refuse(place, problem, remedy)
     return NotRunnableHere(error.problem, error.remedy, file=error.file, line=error.line)

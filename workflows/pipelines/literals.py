@@ -1,4 +1,4 @@
-"""Types of inputs and outputs, and literals: what a declaration permits, and their text in a command."""
+"""Types of inputs and outputs, and literals: checks them against declarations, and makes their text in a command."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .problems import Problems
 from .yaml_file import Value, close_matches, did_you_mean, kind, listed, refuse
 
 DATA_TYPES = (*FILE_TYPES, *FOLDER_TYPES)
-#: What schema files of the preview called a folder.
+#: The name of a folder's type in files of the preview.
 _EARLIER = {"path": "uri_folder"}
-#: Keys of one mapping that the schema does not have, above which no misspelt one is looked for.
+#: If a mapping has more unknown keys than this, none of them is taken for a misspelling.
 _MOST_OTHERS = 100
-#: As Azure's own reader takes them.
+#: The texts that Azure's own reader accepts.
 _TRUE, _FALSE = ("true", "t", "yes", "y", "on", "1"), ("false", "f", "no", "n", "off", "0")
 _KEYS = (
     *("type", "description", "optional", "default", "min", "max", "enum", "mode", "path", "value"),
@@ -32,14 +32,14 @@ class Declared:
     """An input as a component, or the pipeline itself, declares it.
 
     Attributes:
-        place: Where.
-        type: Its type; empty where only the value tells.
+        place: Where it is declared.
+        type: Its type; empty if only the value determines it.
         optional: Whether it may be left out.
-        default: Its value where none is given.
+        default: Its value if none is given.
         min: Smallest value of a number.
         max: Largest value of a number.
-        enum: The texts that are permitted; empty for all.
-        broken: Whether something is wrong with it, of which its error tells.
+        enum: The permitted texts; empty for all.
+        broken: Whether it has an error, which has been reported.
     """
 
     place: Value
@@ -53,16 +53,16 @@ class Declared:
 
 
 def read_type(value: Value, what: str, *, output: bool = False, control: bool = False) -> str:
-    """The type of an input or output; empty where it names none.
+    """Read the type of an input or output; empty if it has none.
 
     Args:
         value: The entry.
-        what: It in a message.
-        output: Whether it is an output, and so data.
-        control: Whether it may be a component's control output, a value that steers a pipeline: here a file.
+        what: Its name in a message.
+        output: Whether it is an output, which is always data.
+        control: Whether it may be a component's control output: a value that controls a pipeline, and here a file.
 
     Raises:
-        UserError: It is not a type of the schema.
+        UserError: The schema has no such type.
     """
     named = value.get("type")
     if named is None:
@@ -82,14 +82,14 @@ def read_type(value: Value, what: str, *, output: bool = False, control: bool = 
 def read_declared(
     name: str, value: Value, problems: Problems, *, typed: bool, add_remark: AddRemark | None = None
 ) -> Declared:
-    """What an entry of ``inputs`` declares; ``broken`` where it is not of the schema's shape.
+    """Read the declaration in an entry of ``inputs``; it is ``broken`` if it does not follow the schema.
 
     Args:
         name: Its name.
-        value: The entry; outside of components it may be a value alone.
-        problems: Takes what is wrong with it.
-        typed: Whether it has to name a type, as in a component.
-        add_remark: Takes remarks, as in :func:`literal_text`.
+        value: The entry; outside of components it may just be a value.
+        problems: Gets its errors.
+        typed: Whether it must have a type, as in a component.
+        add_remark: Gets remarks, as in :func:`literal_text`.
     """
     if not typed and not value.is_mapping:
         return Declared(value)
@@ -123,14 +123,14 @@ def read_declared(
 
 
 def literal_type(data: Any) -> str:
-    """The type of a literal that no declaration gives one."""
+    """The type of a literal without a declared type."""
     if isinstance(data, bool):
         return "boolean"
     return "integer" if isinstance(data, int) else "number" if isinstance(data, float) else "string"
 
 
 def literal_text(value: Value, declared: Declared, what: str, add_remark: AddRemark | None = None) -> str:
-    """A literal as Azure puts it into the command: ``True``, ``0.1``, ``5``, any text as it is.
+    """A literal's text as Azure inserts it into the command: ``True``, ``0.1``, ``5``, other texts unchanged.
 
     Args:
         value: The literal.
@@ -140,7 +140,7 @@ def literal_text(value: Value, declared: Declared, what: str, add_remark: AddRem
             script gets it unchanged. A typed value that is not permitted is always an error.
 
     Raises:
-        UserError: It is not of the type, or not permitted; with the line.
+        UserError: It does not have the type, or is not permitted; with the line.
     """
     data = value.data
     if isinstance(data, (dict, list)) or data is None:
@@ -184,7 +184,7 @@ def _number(value: Value, declared: Declared, what: str) -> str:
         raise refuse(
             value, f"{what} is {value.data}, more than {declared.max:g}.", f"Give it at most {declared.max:g}."
         )
-    # 5.0 where an integer is wanted: int("5.0") would fail in the script.
+    # An integer must not be written as 5.0: int("5.0") would fail in the script.
     if declared.type == "integer" and not isinstance(value.data, int) and not str(value.data).lstrip("+-").isdigit():
         return str(int(number)) if math.isfinite(number) else str(value.data)
     return str(value.data)
@@ -216,7 +216,7 @@ def _bound(value: Value | None, what: str) -> float | None:
 
 
 def read_boolean(settings: Value | None, key: str, default: bool) -> bool:
-    """A true-or-false entry of a mapping that need not be there."""
+    """Read a boolean entry of a mapping that may be missing."""
     value = settings.get(key) if settings is not None else None
     return default if value is None else _parse_boolean(value, f"`{key}`")
 
@@ -225,15 +225,15 @@ class Unknown(NamedTuple):
     """Keys that the schema does not have.
 
     Attributes:
-        others: Those that are like none that it has.
-        meant: The values of misspelt ones, under the keys of the schema that were meant.
+        others: Keys that do not look like misspelt ones.
+        meant: The values of misspelt keys, by the keys that were meant.
     """
 
     others: list[str]
     meant: dict[str, Value]
 
     def with_corrected_keys(self, value: Value) -> Value:
-        """The mapping as if nothing in it were misspelt, which is how it is read on."""
+        """The mapping with the misspelt keys corrected, so that reading can go on."""
         return Value({**self.meant, **value.data}, value.file, value.line, value.column) if self.meant else value
 
 
@@ -244,20 +244,20 @@ def unknown_keys(
     problems: Problems,
     add_remark: AddRemark | None = None,
 ) -> Unknown:
-    """Keys that the schema does not have.
+    """Find keys that the schema does not have.
 
     Args:
         mapping: The entries.
         known: The keys of the schema.
         what: The mapping in a message.
-        problems: Takes each key that looks like a misspelt one.
-        add_remark: Takes a remark of it instead, where Azure's own check takes such a key.
+        problems: Gets an error for each key that looks misspelt.
+        add_remark: Gets a remark instead of an error, for mappings in which Azure's own check accepts such a key.
     """
     others, meant = list[str](), dict[str, Value]()
     for key, value in mapping.items():
         if key in known or key.startswith((".", "x-", "_")):
-            continue  # a place for anchors
-        # A file with hundreds of keys of its own has not misspelt them.
+            continue  # keys for anchors
+        # A file with hundreds of its own keys has not misspelt them.
         close = close_matches(key, known, 0.75) if len(others) < _MOST_OTHERS else []
         if close and close[0] not in mapping:
             if add_remark is None:

@@ -1,4 +1,4 @@
-"""Paths in pipeline files: local ones, addresses, and what lies in the cloud."""
+"""Paths in pipeline files: local paths, web addresses, and data in the cloud."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .notes import AddRemark
 from .yaml_file import Value, listed, refuse
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):")
-#: A scheme whose name alone says so; anything else with ``://`` is taken for a cloud as well.
+#: Schemes of the cloud that need no ``://``. Any other scheme with ``://`` is taken as one of the cloud, too.
 _CLOUD = ("azureml", "wasb", "wasbs", "abfs", "abfss", "adl", "s3", "s3a", "gs", "hdfs", "dbfs")
 
 
@@ -24,8 +24,8 @@ class NotLocal(UserError):
     """Data that is not on this machine, and that ``--input`` can replace by local data.
 
     Attributes:
-        option: What to give to ``--input``, without the path.
-        skip: The step that takes it and could be left out, where it is the output of one that is; else empty.
+        option: Its name for ``--input``.
+        skip: If it is the output of a step that is left out, the step that uses it and could be left out as well.
     """
 
     option = ""
@@ -42,10 +42,10 @@ def scheme(text: str) -> str:
 
 
 def local_path(value: Value, text: str) -> Path:
-    """The absolute path that a text stands for, relative to the file that it is written in.
+    """The absolute path of a text, which is relative to the file that it is written in.
 
-    ``file:`` in front, an earlier spelling, is taken off; a path with backslashes is taken for one with
-    slashes where only that exists.
+    A leading ``file:``, an earlier spelling, is removed. If a path with backslashes does not exist, one with slashes
+    is returned.
     """
     text = re.sub(r"^file:(//(?=/|\.))?", "", text.strip())
     path = _absolute(value.folder, text)
@@ -61,19 +61,20 @@ def _absolute(folder: Path, text: str) -> Path:
 def data_path(
     value: Value, text: str, type_: str, what: str, option: str, add_remark: AddRemark | None = None
 ) -> tuple[Path | None, str | None]:
-    """Where an input's data lies: a local path, or an address to fetch it from.
+    """The place of an input's data: a local path, or an address to fetch it from.
 
     Args:
         value: The place of the text.
         text: Path or address.
         type_: The input's type.
         what: The input in a message.
-        option: What to give to ``--input`` in its place, without the path.
-        add_remark: Takes a remark where a file has a folder for a file or the reverse, which Azure's own check takes.
+        option: Its name for ``--input``.
+        add_remark: Gets a remark if a file names a folder instead of a file or the reverse, which Azure's own check
+            accepts.
 
     Raises:
-        NotLocal: It lies in the cloud.
-        UserError: It is not there; or is typed, and a folder where a file is wanted or the reverse.
+        NotLocal: It is in the cloud.
+        UserError: It does not exist, or a typed path is a folder instead of a file or the reverse.
     """
     found = scheme(text)
     if found in ("http", "https") and type_ in FILE_TYPES:
@@ -107,21 +108,21 @@ def data_path(
 def _is_address(text: str) -> bool:
     try:
         return urlsplit(text).port != 0
-    except ValueError:  # its text may quote a part of a password
+    except ValueError:  # not shown: its text may quote a part of a password
         return False
 
 
 def _elsewhere(value: Value, problem: str, option: str) -> UserError:
     error = refuse(value, problem, f"Give a local one: `--input {option}=PATH`.")
     if value.file is None:
-        return error  # typed just now: nothing else is to be replaced with it
+        return error  # a typed value is corrected alone
     found = NotLocal(error.problem, error.remedy, file=error.file, line=error.line)
     found.option = option
     return found
 
 
 def combine_not_local(found: Sequence[NotLocal]) -> NotLocal:
-    """One error for all: at the place of the first, with everything that has to be typed."""
+    """Combine errors into one, at the place of the first, with all the options to type."""
     by_option = {error.option: error for error in reversed(found)}
     options = list(dict.fromkeys(error.option for error in found))
     first = by_option[options[0]]
@@ -133,8 +134,8 @@ def combine_not_local(found: Sequence[NotLocal]) -> NotLocal:
     skips = [error for error in found if error.skip]
     remedy = f"Give local ones: `{typed}`."
     if skips:
-        words = " ".join(dict.fromkeys(f"--skip {error.skip}" for error in skips))
-        remedy = f"Give local ones: `{typed}`, or leave out what takes them: `{words}`."
+        flags = " ".join(dict.fromkeys(f"--skip {error.skip}" for error in skips))
+        remedy = f"Give local ones: `{typed}`, or leave out what takes them: `{flags}`."
     return NotLocal(problem, remedy, file=first.file, line=first.line)
 
 
@@ -142,8 +143,8 @@ def code_path(value: Value, what: str) -> Path:
     """A step's source folder or file.
 
     Raises:
-        NotRunnableHere: It is not on this machine.
-        UserError: It should be, and is not there.
+        NotRunnableHere: It is an address or in a workspace.
+        UserError: It is a local path that does not exist.
     """
     inner = value.get("local_path") or value.get("path")  # as in files of the preview
     text = (inner or value).text(f"`code` of {what}")

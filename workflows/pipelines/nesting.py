@@ -1,4 +1,4 @@
-"""Pipelines and the pipelines nested in them, read to any depth into scopes."""
+"""Reads a pipeline and the pipelines nested in it, to any depth, into scopes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .problems import Problems
 from .scope import Broken, Entry, LeftOut, Scope
 from .yaml_file import Value, listed, refuse
 
-#: Pipelines inside each other; each is a few calls of Python's own.
+#: How deep pipelines may be nested. Each level takes a few calls of Python.
 MOST_LEVELS = 50
 
 
@@ -29,8 +29,8 @@ class NestingReader:
     Attributes:
         components: Reads jobs.
         replaced: Values of the command line by name of an input.
-        skip: Steps and nested pipelines to be left out: full names, or the last part where only one has it.
-        problems: Takes what is wrong.
+        skip: Steps and nested pipelines to leave out: full names, or the last part if only one has it.
+        problems: Gets errors.
     """
 
     components: Components
@@ -44,11 +44,10 @@ class NestingReader:
         return self.components.notes
 
     def read(self, root: Value) -> Scope:
-        """The whole.
+        """Read the outermost pipeline.
 
         Args:
             root: The mapping with ``jobs``.
-
         """
         problems = self.problems
         inputs = read_pipeline_inputs(_entries(root, "inputs", problems), self.replaced, self._notes, problems)
@@ -76,7 +75,7 @@ class NestingReader:
                     scope.jobs[key] = self._job(name, job, scope, chain)
             except NotRunnableHere as error:
                 scope.jobs[key] = LeftOut(name, job, error)
-                # What else is wrong with it matters as little as the step.
+                # Further errors of a step that is left out do not matter.
                 del problems.found[before:]
         scope.bind_outputs(self._notes, problems)
 
@@ -93,7 +92,7 @@ class NestingReader:
         root = opened.component if opened.component is not None else job
         problems = self.problems.for_step(name)
         given = _entries(job, "inputs", problems)
-        # Without a component the job's inputs are declared by what they are bound to.
+        # Without a component, the values of the job's inputs also declare them.
         declared = (
             _entries(root, "inputs", problems)
             if root is not job
@@ -116,7 +115,7 @@ class NestingReader:
         return scope
 
     def _note_settings(self, place: Value, name: str) -> None:
-        """Note what a nested pipeline says of its own run: it is part of the whole's."""
+        """Note settings of a nested pipeline's run, which are ignored because it is part of the outer run."""
         if place.get("limits") is not None:
             self._notes.add_field("limits", name)
         settings = place.get("settings")
@@ -137,7 +136,7 @@ class NestingReader:
 
 
 def _check_chain(chain: list[tuple[Path, Value]], file: Path, place: Value) -> None:
-    """See that a pipeline is not inside itself."""
+    """Check that a pipeline does not contain itself."""
     at = next((index for index, (one, _) in enumerate(chain) if one == file), None)
     if at is None:
         return
@@ -149,7 +148,7 @@ def _check_chain(chain: list[tuple[Path, Value]], file: Path, place: Value) -> N
 
 
 def _unreadable_fields(*places: Value) -> frozenset[str]:
-    """Of which entries nobody knows what is in them."""
+    """The fields that could not be read, so their entries are unknown."""
     found = ((key, place.get(key)) for key in ("inputs", "outputs", "jobs") for place in places)
     return frozenset(key for key, value in found if value is not None and not value.is_mapping)
 
@@ -175,7 +174,7 @@ def _jobs(root: Value, problems: Problems) -> Mapping[str, Value]:
     for name, job in jobs.items():
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", name):
             problems.add(job, f"A job cannot be called `{name}`.", "Use letters, digits, `_` and `-`.")
-        # Each has a folder, and some file systems do not tell A from a.
+        # Each job has a folder, and some file systems ignore case.
         if (other := folded.setdefault(name.lower(), name)) != name:
             problems.add(job, f"The jobs `{other}` and `{name}` differ only in case.", "Rename one of them.")
     return jobs

@@ -1,4 +1,4 @@
-"""What of a pipeline is run: how many trials of its sweeps, and which mini-batch of a parallel step."""
+"""Selects parts of a pipeline: how many trials of its sweeps run, and which mini-batch of a parallel step."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MOST_TRIALS = 1000
 
 @dataclass(frozen=True)
 class Parts:
-    """What is run of it.
+    """The parts of a pipeline that are run.
 
     Attributes:
-        trials: Trials of each sweep; None for one, which then is the step itself.
-        mini_batch: The mini-batch that is run alone, from 0; None for all.
-        kept: Whether it was typed for an earlier run, of which the sweep or the parallel step may not run again.
+        trials: How many trials of each sweep; None for one, which then is the step itself.
+        mini_batch: The number of the only mini-batch to run, from 0; None for all.
+        is_from_run: Whether it was typed for an earlier run, whose sweep or parallel step may not run again.
     """
 
     trials: int | None = None
@@ -34,22 +34,22 @@ class Parts:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """The flags that say so."""
+        """The flags for these parts, as typed."""
         trials = () if self.trials is None else ("--trials", str(self.trials))
         return (*trials, *(() if self.mini_batch is None else ("--mini-batch", str(self.mini_batch))))
 
     def without_trials(self, names: Sequence[str]) -> tuple[str, ...]:
-        """The steps of a file that are meant: of a trial its sweep."""
+        """The names with trials replaced by their sweeps, which are the steps of the file."""
         if self.trials is None:
             return tuple(names)
         return tuple(dict.fromkeys(_TRIAL.sub("", name) for name in names))
 
     def select_from(self, pipeline: Pipeline, named: Sequence[str] = ()) -> Pipeline:
-        """The pipeline less what is not run.
+        """The pipeline with only these parts.
 
         Args:
-            pipeline: The whole, or what has been asked for of it.
-            named: What has been asked for, trials of sweeps included.
+            pipeline: The complete pipeline, or its requested steps.
+            named: The requested names, including trials of sweeps.
 
         Raises:
             UserError: It has no sweep, no parallel step, no such trial or mini-batch, or a search space cannot be drawn
@@ -69,10 +69,10 @@ class Parts:
 
 
 def read_parts(trials: str | None, mini_batch: str | None) -> Parts:
-    """What has been typed.
+    """Read the typed values of ``--trials`` and ``--mini-batch``.
 
     Raises:
-        BadValue: One is no number.
+        BadValue: One is not a number, or out of range.
     """
     return Parts(_number(trials, "--trials", 1, MOST_TRIALS), _number(mini_batch, "--mini-batch", 0, None))
 
