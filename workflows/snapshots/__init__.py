@@ -1,1 +1,1 @@
-"""Snapshots of failures: read, looked through, shown to an editor. What writes them: ``workflows/debuggee``."""
+"""Snapshots of failures: reading, inspecting and showing them to an editor. ``workflows/debuggee`` writes them."""

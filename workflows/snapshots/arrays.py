@@ -1,4 +1,4 @@
-"""Parts of an array of which the first elements were recorded, row by row."""
+"""Elements and slices of an array, of which the first elements were recorded row by row."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 from .model import LEFT_OUT, Place, Snapshot, Value
 
-#: Letters of the text of several items.
+#: Characters of the text of several items.
 _SHOWN = 2000
 
 
 class Missing(LookupError):
-    """What an expression names is not in the snapshot; the text says so, as Python would where it is known."""
+    """The snapshot does not have what an expression names; the text is Python's own error where it is known."""
 
 
 def array_item(snapshot: Snapshot, of: Value, key: Any) -> Value:
-    """An element, or a part with fewer dimensions.
+    """An element of an array, or a part with fewer dimensions.
 
     Args:
         snapshot: The snapshot.
@@ -24,7 +24,7 @@ def array_item(snapshot: Snapshot, of: Value, key: Any) -> Value:
         key: A number, or a tuple of numbers.
 
     Raises:
-        Missing: It was not recorded, or there is no such one.
+        Missing: It was not recorded, or does not exist.
     """
     shape, start, size = _shape(of), 0, 1
     keys = key if isinstance(key, tuple) else (key,)
@@ -94,13 +94,13 @@ def _product(sizes: Sequence[int]) -> int:
 
 
 def format_items(snapshot: Snapshot, places: Sequence[Place], more: int, brackets: str) -> str:
-    """The text of some items, and how many there are besides.
+    """The text of some items, and the number of those that were not recorded.
 
     Args:
         snapshot: The snapshot.
-        places: Where the items are.
-        more: How many were left out behind them.
-        brackets: The two that stand around them.
+        places: The places of the items.
+        more: How many items behind them were not recorded.
+        brackets: The two brackets around them.
     """
     texts: list[str] = []
     letters = 0

@@ -1,4 +1,4 @@
-"""Expressions over what was recorded: names, attributes, items and slices. Nothing is ever run."""
+"""Evaluating expressions on a snapshot: names, attributes, items and slices. No code is run."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from . import arrays
 from .arrays import Missing, format_items
 from .model import SEQUENCES, Frame, Snapshot, Value
 
-#: Letters of an expression, and items of a slice, at the most.
+#: Limits: characters of an expression, and items of a slice.
 MOST_LETTERS, MOST_ITEMS = 500, 1000
-#: Kinds of which an item is found by its number; a set has no order.
+#: Kinds whose items are found by index; a set has no order.
 _BY_NUMBER = SEQUENCES | {"str", "bytes"}
 
 
 class Refused(BadValue):
-    """An expression that asks for more than was recorded can answer."""
+    """An expression that a snapshot cannot answer, because code would have to run."""
 
 
 class Evaluator:
-    """Answers expressions in one frame.
+    """Evaluates expressions in one frame.
 
     Args:
         snapshot: The snapshot.
-        frame: Where names are looked up first.
-        stack: The frames of the same stack: what its module's own frame has are the globals.
+        frame: The frame in which names are looked up first.
+        stack: The frames of the same stack: the variables of its module's frame are the globals.
     """
 
     def __init__(self, snapshot: Snapshot, frame: Frame, stack: Sequence[int] = ()) -> None:
@@ -45,13 +45,13 @@ class Evaluator:
         """The value of an expression.
 
         Raises:
-            Refused: It is more than names, attributes, items and slices.
-            Missing: It names what was not recorded.
+            Refused: It has more than names, attributes, items and slices.
+            Missing: It names something that was not recorded.
         """
         return self._of(parse(expression))
 
     def text(self, expression: str) -> str:
-        """What stands for the value, or a sentence that says what was not recorded. Raises as :meth:`value`."""
+        """The text of the value, or a sentence that says what was not recorded. Raises Refused as :meth:`value`."""
         try:
             return self.value(expression).text
         except Missing as error:
@@ -70,7 +70,7 @@ class Evaluator:
 
     def _named(self, name: str) -> Value:
         for frame in (self._frame, self._globals):
-            # Of two of one name, which an exec can make, the last counts.
+            # An exec can make two variables of one name; the last counts.
             for known, place in reversed(frame.locals if frame is not None else ()):
                 if known == name:
                     found = self._snapshot.value(place)
@@ -114,7 +114,7 @@ class Evaluator:
         return self._present(of.items[number][1])
 
     def _under(self, of: Value, key: Any) -> Value:
-        """What is under a key."""
+        """The item with a key."""
         for place, item in of.items:
             known = self._snapshot.value(place)
             if known is not None and _is_key(known, key):
@@ -124,7 +124,7 @@ class Evaluator:
         raise Missing(f"KeyError: {key!r}")
 
     def _of_column(self, of: Value, column: int) -> Value:
-        """A table's column: what is kept of it."""
+        """A table's column, as far as it was recorded."""
         rows = [self._present(row) for _label, row in of.items]
         cells = [(None, row.items[column][1]) for row in rows if column < len(row.items)]
         more = max(0, _lengths(of)[0] - len(cells))
@@ -164,10 +164,10 @@ class Evaluator:
         """The text of some items."""
         return format_items(self._snapshot, [place for _key, place in items], more, "()" if kind == "tuple" else "[]")
 
-    # What stands in brackets
+    # The content of brackets
 
     def _key(self, node: ast.expr) -> Any:
-        """A key or number: written out, or the value of an expression of its own."""
+        """A key or index: a literal, or the value of an expression."""
         try:
             return ast.literal_eval(node)
         except (ValueError, TypeError, MemoryError, RecursionError):
@@ -186,10 +186,10 @@ class Evaluator:
 
 
 def parse(expression: str) -> ast.expr:
-    """The tree of an expression that can be answered.
+    """Parse an expression that a snapshot can answer.
 
     Raises:
-        Refused: It is more than names, attributes, items and slices, or none at all.
+        Refused: It has more than names, attributes, items and slices, or is no expression.
     """
     text = expression.strip()
     if not text or len(text) > MOST_LETTERS:
@@ -198,7 +198,7 @@ def parse(expression: str) -> ast.expr:
         tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise Refused(f"{_cut(text)} is no expression: {getattr(error, 'msg', None) or error}.", _REMEDY) from error
-    # Not by recursion: the text may be a thousand brackets deep.
+    # Without recursion: the text may have a thousand nested brackets.
     left: list[ast.expr] = [tree]
     while left:
         node = left.pop()
@@ -224,7 +224,7 @@ def _cut(text: str) -> str:
 
 
 def _is_literal(node: ast.expr) -> bool:
-    """Whether it is a key or number that is written out: a constant, one with a sign, a tuple of these."""
+    """Whether a node is a literal key or index: a constant, one with a sign, or a tuple of these."""
     if isinstance(node, ast.UnaryOp):
         return isinstance(node.op, ast.USub | ast.UAdd) and isinstance(node.operand, ast.Constant)
     if isinstance(node, ast.Tuple):
@@ -236,19 +236,19 @@ def _is_key(known: Value, key: Any) -> bool:
     if not known.has_plain:
         return known.text == repr(key)
     if isinstance(known.plain, str) and known.length is not None and known.length > len(known.plain):
-        return False  # it goes on, and nobody knows how
-    # A text that looks like a number is none, and Python has 1 == 1.0 == True.
+        return False  # it was cut, so the rest is not known
+    # A text never equals a number; in Python 1 == 1.0 == True.
     return isinstance(known.plain, str) == isinstance(key, str) and bool(known.plain == key)
 
 
 def _lengths(of: Value) -> tuple[int, int]:
-    """How many items it had, and how many of the first are kept."""
+    """How many items a value had, and how many of the first were recorded."""
     have = len(_content(of)) if of.kind in ("str", "bytes") else len(of.items)
     return max(have, of.length if of.length is not None else have + of.more), have
 
 
 def _column(of: Value, key: Any) -> int | None:
-    """The number of a table's column; None where it has none of that name."""
+    """The index of a table's column; None if it has no such column."""
     columns, shape = of.facts.get("columns"), of.facts.get("shape")
     if not isinstance(columns, list) or not isinstance(shape, list) or len(shape) != 2:
         return None
@@ -258,7 +258,7 @@ def _column(of: Value, key: Any) -> int | None:
 
 
 def _content(of: Value) -> Any:
-    """What is kept of a text, or of bytes."""
+    """The recorded part of a text, or of bytes."""
     if isinstance(of.plain, str) and of.kind == "str":
         return of.plain
     if of.kind == "bytes" and of.text[:2] in ("b'", 'b"') and len(of.text) <= 1 << 20:
@@ -271,7 +271,7 @@ def _content(of: Value) -> Any:
 
 
 def _part(of: Value, content: Any, wanted: int | None = None) -> Value:
-    """A part of a text, or of bytes; one of these is a number."""
+    """A part of a text, or of bytes; an item of bytes is a number."""
     if of.kind == "bytes" and wanted is None:
         return Value("builtins.int", "scalar", str(content[0]), content[0], True)
     more = (wanted or 0) - len(content)
@@ -281,7 +281,7 @@ def _part(of: Value, content: Any, wanted: int | None = None) -> Value:
 
 
 def fact_value(known: Any) -> Value:
-    """What is known of an array, such as its shape, as a value of its own."""
+    """A fact about an array, such as its shape, as a value."""
     if isinstance(known, list):
         inner = ", ".join(one if isinstance(one, str) else repr(one) for one in known[:MOST_ITEMS])
         return Value("", "opaque", f"({inner}{',' if len(known) == 1 else ''})")

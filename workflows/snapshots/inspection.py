@@ -1,4 +1,4 @@
-"""What a command shows of a snapshot: the exception, the stack, a frame's variables, values of expressions."""
+"""Inspecting a snapshot: the exception, the stack, a frame's variables, values of expressions."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from .expression import Evaluator, parse
 from .model import LEFT_OUT, Linked, Raised, Snapshot, innermost_own
 from .sources import Sources
 
-#: Exceptions in each other that are told of.
+#: Depth of nested exceptions that are shown.
 _MOST_INNER = 20
 
 
 @dataclass(frozen=True)
 class Level:
-    """A frame as it is numbered for people.
+    """A frame in the order in which frames are numbered.
 
     Attributes:
         place: Its place in the snapshot.
-        stack: The stack that it is in, the innermost first.
-        link: What the exception of that stack is to the one that ended the program; None for that one itself.
+        stack: Its stack, the innermost frame first.
+        link: How the exception of that stack relates to the one that ended the program; None for that one itself.
     """
 
     place: int
@@ -31,7 +31,7 @@ class Level:
 
 
 def levels(snapshot: Snapshot) -> list[Level]:
-    """The frames in the order of their numbers: those of the exception that ended the program, then of the others."""
+    """The frames in order: those of the exception that ended the program, then those of the others."""
     stack = snapshot.stack()
     found = [Level(place, stack) for place in stack]
     for link in snapshot.chain():
@@ -41,10 +41,10 @@ def levels(snapshot: Snapshot) -> list[Level]:
 
 
 def choose_frame(snapshot: Snapshot, wanted: int | None) -> int | None:
-    """The number of the frame that is looked at: the innermost of the person's own; None where there is none at all.
+    """The number of the frame to show: by default the innermost of the user's code; None if there are no frames.
 
     Raises:
-        UserError: There is no frame of the wanted number.
+        UserError: There is no frame with the requested number.
     """
     known = levels(snapshot)
     if wanted is None:
@@ -59,16 +59,16 @@ def choose_frame(snapshot: Snapshot, wanted: int | None) -> int | None:
 def inspect_snapshot(
     snapshot: Snapshot, sources: Sources, wanted: int | None, expressions: Sequence[str]
 ) -> dict[str, Any]:
-    """What ``--json`` shows.
+    """The object for ``--json``.
 
     Args:
         snapshot: The snapshot.
-        sources: Where its files are here.
-        wanted: The frame's number; None for the innermost of the person's own.
+        sources: Finds its files on this machine.
+        wanted: The frame's number; None for the innermost of the user's code.
         expressions: Evaluated in that frame, in this order.
 
     Raises:
-        BadValue: An expression is more than names, attributes, items and slices.
+        BadValue: An expression has more than names, attributes, items and slices.
         UserError: There is no such frame.
     """
     for expression in expressions:
@@ -115,7 +115,7 @@ def _place(snapshot: Snapshot, place: int, sources: Sources) -> dict[str, Any]:
 
 
 def exception_json(snapshot: Snapshot, raised: Raised, sources: Sources) -> dict[str, Any]:
-    """An exception with those that led to it or are in it, each once."""
+    """The JSON object of an exception with those that led to it or are in its group, each once."""
     seen: set[int] = set()
 
     def told(one: Raised, depth: int) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def exception_json(snapshot: Snapshot, raised: Raised, sources: Sources) -> dict
 
 
 def summary(snapshot: Snapshot, sources: Sources) -> dict[str, Any]:
-    """One line of ``--list``, as ``--json`` has it."""
+    """The JSON object for one line of ``--list``."""
     stack = snapshot.stack()
     place = stack[innermost_own(snapshot, stack)] if stack else None
     return {

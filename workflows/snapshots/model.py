@@ -1,4 +1,4 @@
-"""What a snapshot holds: exceptions, frames with their variables, and the values that these name."""
+"""The data classes of a snapshot: exceptions, frames with their variables, and values."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-#: What is shown in the place of a value that the writer has left out.
+#: Shown in place of a value that was not recorded.
 LEFT_OUT = "<not recorded>"
-#: Kinds whose items are found by their number alone.
+#: Kinds whose items have an index but no key.
 SEQUENCES = frozenset(("list", "tuple", "deque", "array"))
-#: Places on the way from an exception to those that led to it, at the most: what a person reads through.
+#: Exceptions that are followed at most in a chain.
 MOST_LINKED = 100
 
-#: The place of a value in the snapshot's list of them; None for one that was left out.
+#: The index of a value in the snapshot's list; None for a value that was not recorded.
 Place = int | None
 
 
 @dataclass(frozen=True)
 class Value:
-    """One value as it was recorded.
+    """One recorded value.
 
     Attributes:
         type: Its type's full name.
-        kind: As the file's format has it: ``scalar``, ``str``, ``list``, ``object``, ….
-        text: What stands for it.
-        plain: The value itself where JSON has it; of a text its first characters.
-        has_plain: Whether ``plain`` says anything: it may be None itself.
+        kind: Its kind in the file's format: ``scalar``, ``str``, ``list``, ``object``, ….
+        text: Its text.
+        plain: The value itself if JSON can hold it; of a text its first characters.
+        has_plain: Whether ``plain`` is set: the value may be None.
         length: How many items or characters it has.
-        items: Key and item; the key is None but in mappings.
-        more: How many items were left out.
+        items: Key and item; the key is None except in mappings.
+        more: How many items were not recorded.
         attributes: By name.
-        facts: What else is known of it, such as an array's shape, by name.
+        facts: Further facts by name, such as an array's shape.
     """
 
     type: str
@@ -50,7 +50,7 @@ class Value:
 
     @property
     def keyed(self) -> bool:
-        """Whether its items are found by keys; a table's rows have their labels."""
+        """Whether its items have keys; those of a table's rows are their labels."""
         return bool(self.items) and self.kind not in SEQUENCES and any(key is not None for key, _item in self.items)
 
 
@@ -59,15 +59,15 @@ class Frame:
     """One level of a stack.
 
     Attributes:
-        file: As the program named it.
-        real: The same file without links; empty where the program's name has none.
+        file: The file's path in the program.
+        real: That path with symbolic links resolved; empty if there are none.
         line: Counted from 1.
-        function: Its name, with its class where that is known.
+        function: The function's name, with its class if that is known.
         module: The module's name.
-        own: Whether it is the person's own code.
+        own: Whether it is the user's code.
         first: The number of the first recorded line.
         lines: The recorded lines.
-        sha256: Of the whole file; empty where it is not known.
+        sha256: The digest of the complete file; empty if it is not known.
         locals: Name and place of each variable.
     """
 
@@ -89,13 +89,13 @@ class Raised:
 
     Attributes:
         type: Its class's name.
-        module: The module of that.
-        text: What it says.
-        notes: Lines that were added to it.
+        module: The class's module.
+        text: Its message.
+        notes: Its notes (``add_note``).
         frames: Places of its frames, the outermost first.
         cause: The place of the exception that it was raised from.
         context: The place of the one that was being handled.
-        suppressed: Whether the context does not count.
+        suppressed: Whether the context is suppressed (``raise … from None``).
         group: Places of the exceptions in it.
         value: The place of the exception itself, with its attributes.
     """
@@ -113,23 +113,23 @@ class Raised:
 
     @property
     def name(self) -> str:
-        """The class as a traceback names it."""
+        """The class's name as in a traceback."""
         return self.type if self.module in ("", "builtins", "__main__") else f"{self.module}.{self.type}"
 
     @property
     def line(self) -> str:
-        """Class and text as a traceback ends with them."""
+        """The last line of a traceback."""
         return f"{self.name}: {self.text}" if self.text else self.name
 
 
 @dataclass(frozen=True)
 class Linked:
-    """An exception that belongs to another one.
+    """An exception that is linked to another one.
 
     Attributes:
-        how: What it is to that one: ``cause``, ``while handling``, ``in the group``.
+        how: The kind of link: ``cause``, ``while handling``, ``in the group``.
         place: Its place among the exceptions.
-        depth: How many steps it is away.
+        depth: How many links it is away.
     """
 
     how: str
@@ -139,7 +139,7 @@ class Linked:
 
 @dataclass(frozen=True)
 class ThreadStack:
-    """Where another thread stood.
+    """The stack of another thread.
 
     Attributes:
         name: The thread's name.
@@ -152,20 +152,20 @@ class ThreadStack:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A failure as it was written.
+    """A recorded failure.
 
     Attributes:
         path: The file.
-        written: When, as the file has it.
-        where: Story, run, step, rank, as far as they are known.
+        written: When it was written, as text.
+        where: Story, run, step and rank, as far as they are known.
         program: Arguments, folder, versions.
         packages: Versions by name.
-        exceptions: The first one ended the program.
-        frames: All of them.
-        values: All of them.
-        thread: The thread that raised.
-        threads: The others.
-        left_out: What is not in it, in sentences.
+        exceptions: All exceptions; the first one ended the program.
+        frames: All frames.
+        values: All values.
+        thread: The name of the thread that raised.
+        threads: The other threads.
+        left_out: Sentences about what was not recorded.
     """
 
     path: Path
@@ -187,24 +187,24 @@ class Snapshot:
 
     @property
     def step(self) -> str:
-        """The step, or what stands for it."""
+        """The name of the step; empty if there is none."""
         return str(self.where.get("step") or "")
 
     @property
     def rank(self) -> int:
-        """The rank; 0 where there are none."""
+        """The rank; 0 if there are no ranks."""
         found = self.where.get("rank")
         return found if type(found) is int else 0
 
     @property
     def process(self) -> str:
-        """The process's name where the program has not started as that one; empty for its first."""
+        """The name of a child process; empty for the program's main process."""
         name = str(self.program.get("process") or "")
         return "" if name == "MainProcess" else name
 
     @property
     def time(self) -> float:
-        """When it was written, in seconds since the epoch; the latest of all where that cannot be read."""
+        """When it was written, in seconds since the epoch; infinity if that cannot be parsed."""
         try:
             return datetime.fromisoformat(self.written.replace("Z", "+00:00")).astimezone(timezone.utc).timestamp()
         except (ValueError, OverflowError, OSError):
@@ -212,22 +212,22 @@ class Snapshot:
 
     @property
     def when(self) -> str:
-        """When it was written, in this machine's own time."""
+        """When it was written, in this machine's time zone."""
         try:
             return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.time))
         except (OverflowError, ValueError, OSError):
             return self.written
 
     def value(self, place: Place) -> Value | None:
-        """The value at a place; None for one that was left out."""
+        """The value at a place; None if it was not recorded."""
         return None if place is None else self.values[place]
 
     def stack(self, raised: Raised | None = None) -> list[int]:
-        """Places of an exception's frames, the innermost first; by default of the one that ended the program."""
+        """The places of an exception's frames, the innermost first; by default for the one that ended the program."""
         return list(reversed((raised or self.raised).frames))
 
     def chain(self) -> Iterator[Linked]:
-        """Every exception that led to the first one or is in it, each once, the nearest first."""
+        """All exceptions that led to the first one or are in its group, each once, depth first."""
         seen, left = {0}, [Linked("", 0, 0)]
         while left and len(seen) <= MOST_LINKED:
             at = left.pop(0)
@@ -247,7 +247,7 @@ class Snapshot:
 
 
 def innermost_own(snapshot: Snapshot, stack: Sequence[int]) -> int:
-    """Which frame of a stack a person wants to see first: the innermost of their own code, else one with variables."""
+    """The index of the frame to show first: the innermost of the user's code, else one with variables."""
     for wanted in (lambda one: one.own, lambda one: bool(one.locals)):
         for number, place in enumerate(stack):
             if wanted(snapshot.frames[place]):

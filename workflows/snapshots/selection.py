@@ -1,4 +1,4 @@
-"""Which snapshots there are of a run or a service, and which one is meant."""
+"""Finding the snapshots of a run or a service, and choosing one."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from ..sessions import SNAPSHOTS
 from .model import Snapshot
 from .snapshot_file import read_snapshot
 
-#: As the writer names them.
+#: The file names that the writer uses.
 PATTERN = SNAPSHOTS
 _PARTIAL = ".snapshot-*.partial"
 #: Folders of a step that hold its logs.
 LOG_FOLDERS = ("logs", "azureml-logs", "user_logs")
-#: Files that are looked into: a script may write as many as it likes.
+#: Files that are read at most: a script may write any number of them.
 MOST_FILES = 1000
 
 
 @dataclass
 class FoundSnapshots:
-    """What was found.
+    """The snapshots that were found.
 
     Attributes:
-        snapshots: Those that can be read, the first that failed first.
-        unreadable: Why the others cannot be.
+        snapshots: Those that can be read, in order of failure.
+        unreadable: The errors of the others.
     """
 
     snapshots: list[Snapshot] = field(default_factory=list)
@@ -34,7 +34,7 @@ class FoundSnapshots:
 
 
 def files_in(folders: Iterable[Path]) -> list[Path]:
-    """The snapshots' files in folders, by name."""
+    """The snapshots' files in some folders, sorted by name."""
     found: list[Path] = []
     for folder in folders:
         try:
@@ -54,7 +54,7 @@ def files_of_step(folder: Path) -> list[Path]:
 
 
 def was_cut_off(folder: Path) -> bool:
-    """Whether a process of a step was killed while it wrote a snapshot: what it had written is named otherwise.
+    """Whether a process of a step was killed while it wrote a snapshot, which leaves a partial file.
 
     Args:
         folder: The step's own folder.
@@ -63,7 +63,7 @@ def was_cut_off(folder: Path) -> bool:
 
 
 def load_snapshots(files: Iterable[Path]) -> FoundSnapshots:
-    """Read all of them; what cannot be read is kept as an error."""
+    """Read all files; errors are collected."""
     kept = FoundSnapshots()
     for path in files:
         try:
@@ -77,17 +77,17 @@ def load_snapshots(files: Iterable[Path]) -> FoundSnapshots:
 def choose_snapshot(
     kept: FoundSnapshots, rank: int | None, number: int | None, what: str, latest: bool = False
 ) -> Snapshot:
-    """The one that is meant: the first that failed, of a rank where one is named.
+    """Choose a snapshot: by default the one that failed first.
 
     Args:
         kept: All of them, at least one.
         rank: The rank; None for any.
         number: Its number in the list, counted from 1; None for any.
-        what: Whose they are, for messages.
-        latest: Whether the latest is meant, not the first.
+        what: What has left them, for messages.
+        latest: Choose the latest instead of the first.
 
     Raises:
-        UserError: There is no such one, or none can be read.
+        UserError: There is no such snapshot, or none can be read.
     """
     if not kept.snapshots:
         raise kept.unreadable[0]
@@ -105,5 +105,5 @@ def choose_snapshot(
 
 
 def ranks_of(snapshots: Sequence[Snapshot]) -> list[int]:
-    """The ranks that have left one."""
+    """The ranks that have left a snapshot."""
     return sorted({one.rank for one in snapshots})

@@ -1,7 +1,7 @@
 """The background process that shows a snapshot to an editor: a debug adapter on 127.0.0.1.
 
-``python -m workflows.snapshots.server``, told on standard input what to do. It ends with the session, and when nobody
-comes. Its first line on standard output is the port, or why there is none.
+``python -m workflows.snapshots.server`` reads its options as JSON from standard input. It ends with the session, or if
+no client attaches. Its first line on standard output is a JSON object with the port, or with the error.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from .sources import Sources
 #: Connections that the system keeps until they are accepted.
 _BACKLOG = 16
 MODULE = __name__ if __name__ != "__main__" else "workflows.snapshots.server"
-#: Seconds until somebody has to have attached.
+#: Seconds within which a client has to attach.
 WAIT_SECONDS = 300.0
-#: Seconds for a client to take what it is sent, and to say the first word.
+#: Seconds within which a client has to send its first message.
 _SEND_SECONDS, _GREETING_SECONDS = 30.0, 30.0
-#: Clients at the same time, such as an editor and a test; more are turned away.
+#: Clients at the same time, such as an editor and a test; more are refused.
 _MOST_CLIENTS = 8
 _CHUNK = 1 << 16
-#: Seconds between two looks whether it is over.
+#: Seconds between two checks whether the sessions are over.
 _SLICE = 0.2
 
 
@@ -46,9 +46,9 @@ class Server:
 
     Args:
         snapshot: What is shown.
-        sources: Makes what finds the files here, for each client.
-        listener: A socket on 127.0.0.1 that listens.
-        wait: Seconds until somebody has to have attached.
+        sources: Creates, for each client, what finds the files on this machine.
+        listener: A listening socket on 127.0.0.1.
+        wait: Seconds within which a client has to attach.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Server:
         self._over = threading.Event()
 
     def serve(self) -> bool:
-        """Return when it is over; whether anybody had attached."""
+        """Serve until the sessions are over; returns whether any client had attached."""
         threading.Thread(target=self._accept, name="snapshot-accept", daemon=True).start()
         deadline = time.monotonic() + self._wait
         try:
@@ -96,7 +96,7 @@ class Server:
         counted = False
         try:
             with client:
-                # It shows the values of the person's variables: to nobody else on this machine.
+                # It shows values of the user's variables, so other users of this machine are refused.
                 if not is_allowed(client):
                     return
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -120,7 +120,7 @@ class Server:
                             client.sendall(encode(answer))
                         if session.attached and not counted:
                             counted = True
-                            # Somebody looks at it for as long as they like.
+                            # An attached client may take any time.
                             client.settimeout(None)
                             with self._lock:
                                 self._attached += 1
@@ -128,7 +128,7 @@ class Server:
                     client.sendall(encode(session.ended()))
         except (OSError, FramingError) as error:
             log(f"a client is gone: {error}")
-        except Exception as error:  # one client's message is not to end the others' sessions
+        except Exception as error:  # one client's message must not end the others' sessions
             log(f"a client's message was not understood: {type(error).__name__}: {error}")
         finally:
             with self._lock:
@@ -140,7 +140,7 @@ class Server:
 
 
 def main() -> None:
-    """Read what to do, say where it can be attached to, and serve."""
+    """Read the options, print the port, and serve."""
     told: dict[str, Any] = json.loads(sys.stdin.buffer.read())
     try:
         snapshot = read_snapshot(Path(told["snapshot"]))
@@ -155,7 +155,7 @@ def main() -> None:
         [PathMapping(Path(local), remote) for local, remote in told[key]] for key in ("mappings", "guesses")
     )
     _say({"port": listener.getsockname()[1]})
-    # Whoever reads it goes on at once.
+    # So that the reader goes on at once.
     with contextlib.suppress(OSError):
         sys.stdout.close()
     Server(snapshot, lambda: Sources(mappings, guesses), listener, float(told["wait"])).serve()

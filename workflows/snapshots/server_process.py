@@ -1,4 +1,4 @@
-"""Starts the process that shows a snapshot to an editor, in place of one that still waits on the same port."""
+"""Starting the process that shows a snapshot to an editor; it replaces one that still waits on the same port."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ..models import PathMapping
 from ..project import append_log, state_folder
 from .server import MODULE, WAIT_SECONDS
 
-#: Seconds for it to say where it listens: it reads and checks the file first.
+#: Seconds within which it has to report its port: it reads and checks the file first.
 START_SECONDS = 30.0
-#: Seconds for an earlier one to end when it is told to.
+#: Seconds that an earlier process may take to end.
 _END_SECONDS = 3.0
 _OWNER = "snapshot"
 
@@ -36,15 +36,15 @@ def start_server(
     project: Path,
     wait: float = WAIT_SECONDS,
 ) -> int:
-    """Start one that outlives this command.
+    """Start a server process that outlives this command.
 
     Args:
         snapshot: The file.
-        mappings: Where the code of the run lies here.
-        guesses: Where it may lie.
-        port: Where it is to listen; 0 for a free port.
-        project: The project's folder, where its log is.
-        wait: Seconds until somebody has to have attached.
+        mappings: Where the run's code is on this machine.
+        guesses: Where it may be.
+        port: The port to listen on; 0 for a free one.
+        project: The project's folder, which has the server's log.
+        wait: Seconds within which a client has to attach.
 
     Returns:
         The port.
@@ -68,7 +68,7 @@ def start_server(
     if "port" in said:
         found = int(said["port"])
         reservations.reserve([found], pid=child.pid, kind=_OWNER)
-        # It is meant to outlive this command, so nobody waits for it.
+        # It outlives this command, so nothing waits for it.
         child.returncode = 0
         return found
     with contextlib.suppress(OSError):
@@ -84,7 +84,7 @@ def start_server(
 
 
 def _first_line(child: subprocess.Popen[bytes], told: bytes) -> dict[str, Any]:
-    """What it says at first; nothing where it says nothing in time."""
+    """The first line of a server process as a JSON object; empty if none comes in time."""
     assert child.stdin is not None and child.stdout is not None
     with contextlib.suppress(OSError), child.stdin:
         child.stdin.write(told)
@@ -104,7 +104,7 @@ def _first_line(child: subprocess.Popen[bytes], told: bytes) -> dict[str, Any]:
 
 
 def end_server(port: int) -> None:
-    """End the one that listens on a port, where it is one of this program's and of this machine."""
+    """End the server process on a port, if it is one of this program on this machine."""
     noted = reservations.read_reservation(port)
     if (
         noted is None

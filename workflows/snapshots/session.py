@@ -1,7 +1,7 @@
-"""One editor's session with a snapshot: what each request of the Debug Adapter Protocol is answered.
+"""One editor's session with a snapshot: the responses to requests of the Debug Adapter Protocol.
 
-Message formats: https://microsoft.github.io/debug-adapter-protocol/specification. No sockets: what is to be sent is
-returned.
+Message formats: https://microsoft.github.io/debug-adapter-protocol/specification. It uses no sockets: messages to send
+are returned.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from .variables import VariableNumbers, displayable, list_stacks
 
 Json = dict[str, Any]
 
-#: What is said to whoever wants the program to go on.
+#: The error for requests that would continue or change the program.
 NOTHING_RUNS = (
     "This is a snapshot of a failure: nothing of it runs any more, so there is nothing to step or to continue."
 )
-#: Requests that would have the program do something.
+#: Requests that would continue or change the program.
 _MOVES = frozenset(
     (
         *("continue", "next", "stepIn", "stepOut", "stepBack", "reverseContinue", "goto", "pause", "restart"),
@@ -33,36 +33,35 @@ _CAPABILITIES = {
     "supportsConfigurationDoneRequest": True,
     "supportsEvaluateForHovers": True,
     "supportsExceptionInfoRequest": True,
-    # Where VS Code fetches the first frame alone, it may fetch all meanwhile, and then shows no exception at its line.
+    # If VS Code fetches the first frame alone, it may fetch all meanwhile, and then shows no exception at its line.
     "supportsDelayedStackTraceLoading": False,
     "supportsValueFormattingOptions": False,
     "supportsSetVariable": False,
     "supportsTerminateRequest": False,
     "supportTerminateDebuggee": False,
 }
-#: Seconds from a client's being configured to the stop, and from its first question for threads. VS Code asks for them
-#: once it is configured; told of a stop meanwhile, it fetches the stack twice and shows no exception at its line.
+#: Seconds until the stop, from the client's configuration and from its first request for threads. VS Code requests them
+#: once it is configured; if the stop comes meanwhile, it fetches the stack twice and shows no exception at its line.
 STOP_LATER, STOP_SOON = 0.5, 0.1
-#: Inner exceptions of one that are told of, each in the one before.
+#: Depth of nested inner exceptions that are sent.
 _MOST_INNER = 20
 
 
 class Failed(Exception):
-    """A request that is refused; the text is for the person."""
+    """A request that is refused; the text is for the user."""
 
 
 class Session:
-    """What a client is answered.
+    """The session of one client.
 
     Args:
-        snapshot: What is looked at.
-        sources: Where its files are here.
+        snapshot: The snapshot.
+        sources: Finds its files on this machine.
 
     Attributes:
-        attached: Whether the client has attached: then its end is the end of the server.
-        over: Whether the client has said that it goes.
-        stops_at: When the client is to be told that the program has stopped, by the monotonic clock; None where it
-            has been, or is not to be yet.
+        attached: Whether the client has attached: the server ends with its last attached client.
+        over: Whether the client has disconnected.
+        stops_at: When to send the event ``stopped``, by the monotonic clock; None if it was sent, or is not due yet.
     """
 
     def __init__(self, snapshot: Snapshot, sources: Sources) -> None:
@@ -71,7 +70,7 @@ class Session:
         self._snapshot, self._sources = snapshot, sources
         self._opened = VariableNumbers(snapshot)
         self._stacks = list_stacks(snapshot)
-        #: By number the place of a frame whose recorded lines the client asks for.
+        #: Places of the frames whose recorded lines are sent as sources, by number.
         self._recorded: list[int] = []
         self._stack_of = {place: one.frames for one in reversed(self._stacks) for place in one.frames}
         self._lines_from = self._columns_from = 1
@@ -79,7 +78,7 @@ class Session:
         self._number = 0
 
     def take(self, message: Mapping[str, Any]) -> Iterator[Json]:
-        """What is sent in answer to a message."""
+        """Handle a message; yields the messages to send."""
         if message.get("type") != "request":
             return
         command, arguments = str(message.get("command")), message.get("arguments")
@@ -92,12 +91,12 @@ class Session:
                 raise Failed(f"A snapshot has no answer to {command[:100]}.")
             body = answer(given)
         except Failed as refused:
-            # `showUser` has VS Code show it where the button was pressed.
+            # With `showUser`, VS Code shows the error where the button was pressed.
             error = {"id": 1, "format": str(refused).replace("{", "(").replace("}", ")"), "showUser": command in _MOVES}
             yield self._response(message, {"error": error}, str(refused))
             return
         if command in ("attach", "launch"):
-            # Answered once the client is configured, as debugpy does it.
+            # Answered once the client is configured, like debugpy.
             self._pending = dict(message)
             yield self._event("initialized", {})
             return
@@ -165,10 +164,10 @@ class Session:
             if place not in self._recorded:
                 self._recorded.append(place)
             source |= {"sourceReference": self._recorded.index(place) + 1, "origin": "as recorded in the snapshot"}
-            # Where there is a file of that name here, the editor would show that one.
+            # With a local path, the editor would show a file of that name on this machine.
             source["path"] = frame.file
         if not frame.own:
-            # The editor goes to the innermost frame that has no such hint.
+            # The editor selects the innermost frame without this hint.
             source["presentationHint"] = "deemphasize"
         return {
             "id": place + 1,
@@ -279,7 +278,7 @@ class Session:
         return number - 1
 
     def stopped(self) -> Json:
-        """The event that says where the program stands; due at ``stops_at``."""
+        """The event ``stopped``, due at ``stops_at``."""
         self.stops_at = None
         raised = self._snapshot.raised
         body = {
@@ -292,7 +291,7 @@ class Session:
         return self._event("stopped", body)
 
     def ended(self) -> Json:
-        """The event for a client whose session ends."""
+        """The event ``terminated``."""
         return self._event("terminated", {})
 
     def _event(self, name: str, body: Json) -> Json:
@@ -316,6 +315,6 @@ class Session:
 
 
 def _number(given: Mapping[str, Any], name: str) -> int:
-    """A number that a client has sent; 0 for what is none."""
+    """A number in a request; 0 if it is missing or invalid."""
     found = given.get(name)
     return found if type(found) is int and 0 <= found < 1 << 53 else 0

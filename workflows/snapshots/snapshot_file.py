@@ -1,4 +1,4 @@
-"""A snapshot's file: read and checked. It may be anybody's, and may have been cut off."""
+"""Reading and checking a snapshot's file. It may come from anyone, and may be truncated."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ..reading import read_bytes
 from .model import Frame, Place, Raised, Snapshot, ThreadStack, Value
 
 FORMAT, VERSION = "azureml-debug-snapshot", 1
-#: Bytes of a file that are read: what a program writes is a tenth of it.
+#: The largest file that is read, in bytes; a program writes at most a tenth of that.
 MOST_BYTES = 32 * 1024 * 1024
-#: The last line that a file can have for us.
+#: The largest line number that is accepted.
 MOST_LINE = 10_000_000
-#: Items that anything can have had.
+#: The largest number of items that is accepted.
 _MOST_ITEMS = 1 << 53
-#: What is known of an array or a table.
+#: The facts about an array or a table.
 _FACTS = ("shape", "dtype", "device", "requires_grad", "nan", "inf", "columns")
 
 
 class Damaged(ValueError):
-    """Something in the file is not what it has to be; the text says what."""
+    """Something in the file is not valid; the text says what."""
 
 
 def read_snapshot(path: Path) -> Snapshot:
@@ -35,7 +35,7 @@ def read_snapshot(path: Path) -> Snapshot:
         path: The file.
 
     Raises:
-        UserError: It cannot be read, is no snapshot, was cut off, or is of a version that is not known.
+        UserError: It cannot be read, is no snapshot, is truncated, or has an unknown version.
     """
     try:
         data = read_bytes(path, MOST_BYTES)
@@ -77,7 +77,7 @@ def _no_snapshot(path: Path, why: str) -> UserError:
     return UserError(f"{shown(path)} is not a snapshot that can be read: {why}.", "Look at the step's log.")
 
 
-# The parts. What is optional and missing counts as empty; what is there has to be what it should be.
+# The parts. Missing optional fields count as empty; all others have to be valid.
 
 
 @contextmanager

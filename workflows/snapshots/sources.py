@@ -1,4 +1,4 @@
-"""Where a frame's source is: in a file here that is still the same, else in the lines that were recorded."""
+"""Finding a frame's source: in a local file that is still the same, else in the recorded lines."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ..models import PathMapping
 from ..reading import read_bytes
 from .model import Frame
 
-#: Empty lines that are put in front of recorded ones, so that they have their own numbers.
+#: Empty lines that are put in front of recorded lines at most, so that they keep their numbers.
 MOST_EMPTY = 200_000
 _UNRECORDED = "# Not recorded: these lines are from the snapshot, and the file is not here as it was."
 
 
 class Sources:
-    """Looks for the files of a snapshot's frames; each is read once.
+    """Finds the local files of a snapshot's frames; each is read once.
 
     Args:
-        mappings: Where the code of the run lies here. That of the innermost folder counts, of several the first: a
-            run's own folder may lie in the project's.
-        guesses: Where it may lie: they count for files that are there.
+        mappings: Where the run's code is on this machine. The mapping of the innermost folder counts, since a run's
+            folder may be inside the project's; of several, the first.
+        guesses: Where it may be: used for files that exist there.
     """
 
     def __init__(self, mappings: Sequence[PathMapping], guesses: Sequence[PathMapping] = ()) -> None:
@@ -30,17 +30,17 @@ class Sources:
         self._same: dict[tuple[str, str], bool] = {}
 
     def prefer(self, mappings: Sequence[PathMapping]) -> None:
-        """Try these before the others of the same folders."""
+        """Use these mappings before others of the same folders."""
         self._mappings = _innermost_first([*mappings, *self._mappings])
         self._same.clear()
 
     def path(self, frame: Frame) -> str:
-        """The path of a frame's file here; as it was recorded where nothing leads to one."""
+        """The local path of a frame's file; the recorded path if no mapping covers it."""
         found = self.local(frame.file)
         return self.local(frame.real) if found == frame.file and frame.real else found
 
     def local(self, file: str) -> str:
-        """The path here, where a mapping leads to one; else as it was recorded."""
+        """The local path of a recorded path; the recorded path if no mapping covers it."""
         for mapping in self._mappings:
             if (found := _mapped(mapping, file)) is not None:
                 return found
@@ -50,7 +50,7 @@ class Sources:
         return file
 
     def is_same(self, frame: Frame) -> bool:
-        """Whether the file here is the one that ran; without a checksum, whether the recorded lines are in it."""
+        """Whether the local file is the one that ran; without a checksum, whether it has the recorded lines."""
         path = self.path(frame)
         key = (path, frame.sha256 or repr((frame.first, tuple(frame.lines))))
         if key not in self._same:
@@ -63,7 +63,7 @@ def _innermost_first(mappings: Sequence[PathMapping]) -> tuple[PathMapping, ...]
 
 
 def _mapped(mapping: PathMapping, file: str) -> str | None:
-    """A file below a mapping's local root; None where the mapping does not lead there."""
+    """The path of a file below a mapping's local root; None if the mapping does not cover it."""
     root = mapping.remote_root.replace("\\", "/").rstrip("/")
     path = file.replace("\\", "/") if _is_windows(mapping.remote_root) else file
     if not root or not (path == root or path.startswith(f"{root}/")):
@@ -86,17 +86,17 @@ def _is_same(path: str, frame: Frame) -> bool:
     if frame.sha256:
         return hashlib.sha256(data).hexdigest() == frame.sha256.lower()
     if not frame.lines:
-        return True  # a library's file, for one: nothing says that it is another
+        return True  # such as a library's file: nothing indicates that it differs
     lines = data.decode("utf-8", "replace").splitlines()
     return lines[frame.first - 1 : frame.first - 1 + len(frame.lines)] == [one.rstrip("\r\n") for one in frame.lines]
 
 
 def recorded_text(frames: Sequence[Frame], of: Frame) -> str:
-    """The text of a file as far as it was recorded, each line at its number.
+    """The recorded part of a file's text, with each line at its number.
 
     Args:
-        frames: All frames: several of one file have recorded several parts of it.
-        of: The one that is looked at.
+        frames: All frames: each frame of a file has recorded a part of it.
+        of: The frame whose file it is.
     """
     known: dict[int, str] = {}
     for frame in [*frames, of]:
@@ -115,7 +115,7 @@ def recorded_text(frames: Sequence[Frame], of: Frame) -> str:
 
 
 def mappings_from(given: object) -> list[PathMapping]:
-    """What a client says of where the code lies; what is none is left out, and so is what is relative."""
+    """Parse a client's path mappings; invalid and relative ones are ignored."""
     found = []
     for one in given if isinstance(given, list) else ():
         local, remote = (one.get("localRoot"), one.get("remoteRoot")) if isinstance(one, dict) else (None, None)

@@ -1,4 +1,4 @@
-"""What can be opened in an editor: a frame's variables, an exception, a value; each by a number that stays the same."""
+"""The variables of a snapshot for an editor: frames' variables, exceptions and values have fixed reference numbers."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from ..terminal import printable
 from .expression import fact_value
 from .model import LEFT_OUT, MOST_LINKED, Frame, Raised, Snapshot, Value
 
-#: Variables in one answer, where the client names no number.
+#: Variables in one response, unless the client names a count.
 MOST_AT_ONCE = 1000
-#: Letters of one text.
+#: Characters of one text.
 MOST_LETTERS = 20_000
-#: Values that expressions have made, of which each keeps its number.
+#: Values made by expressions that get a reference number.
 _MOST_MADE = 10_000
-#: Letters of an expression for something deep in a value.
+#: Characters of an expression for something deep in a value.
 _LONGEST_PATH = 250
 
 
 @dataclass(frozen=True)
 class Child:
-    """One line below something that was opened.
+    """A child of a value.
 
     Attributes:
-        name: What it is called.
-        value: The value; None for one that was left out.
-        expression: What it can be asked for by, behind the parent's; None where there is no such expression.
+        name: Its name.
+        value: The value; None if it was not recorded.
+        expression: The suffix that turns the parent's expression into its own; None if there is none.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Child:
 
 
 def named_children(snapshot: Snapshot, value: Value) -> list[Child]:
-    """A value's attributes, and what else is known of it."""
+    """A value's attributes and facts."""
     found = [Child(name, fact_value(known), f".{name}") for name, known in value.facts.items()]
     found += [
         Child(name, snapshot.value(place), f".{name}" if name.isidentifier() else None)
@@ -62,9 +62,9 @@ def indexed_children(snapshot: Snapshot, value: Value, start: int, count: int) -
 
 
 class VariableNumbers:
-    """Numbers for what can be opened, and what is behind each.
+    """Reference numbers (``variablesReference``) and the variables behind each.
 
-    A frame's variables, an exception and a recorded value have the same number for the whole session.
+    A frame's variables, an exception and a recorded value keep their number for the whole session.
 
     Args:
         snapshot: The snapshot.
@@ -76,7 +76,7 @@ class VariableNumbers:
         self._values = self._exceptions + len(snapshot.exceptions)
         self._made_from = self._values + len(snapshot.values)
         self._made: list[Value] = []
-        #: By number the expression that it was last shown under.
+        #: The expression under which a number was last shown.
         self._paths: dict[int, str] = {}
         self._numbers = {id(value): self._values + place for place, value in enumerate(snapshot.values)}
 
@@ -90,24 +90,24 @@ class VariableNumbers:
         return self._exceptions + place
 
     def of_value(self, value: Value) -> int:
-        """The number of a value; 0 where there is nothing to open."""
+        """The number of a value; 0 if it has no children."""
         if not (value.items or value.attributes or value.facts):
             return 0
         number = self._numbers.get(id(value))
         if number is None:
             if len(self._made) >= _MOST_MADE:
                 return 0
-            # Kept, so that no other one gets its id.
+            # Kept alive, so that no other value gets its id.
             self._made.append(value)
             number = self._numbers[id(value)] = self._made_from + len(self._made) - 1
         return number
 
     def answer(self, number: int, start: int, count: int, which: str) -> list[dict[str, Any]]:
-        """The variables behind a number, as the protocol has them.
+        """The variables behind a number, as objects of the protocol.
 
         Args:
-            number: What was opened.
-            start: The first of those that are wanted.
+            number: The reference number.
+            start: The index of the first one.
             count: How many; 0 for all.
             which: ``named``, ``indexed``, or empty for both.
 
@@ -138,7 +138,7 @@ class VariableNumbers:
         return [self._row(child, self._paths.get(number)) for child in found]
 
     def shown(self, value: Value | None) -> dict[str, Any]:
-        """A value as an answer has it, without its name."""
+        """A value as an object of the protocol, without its name."""
         if value is None:
             return {"value": LEFT_OUT, "type": "", "variablesReference": 0}
         found: dict[str, Any] = {
@@ -152,7 +152,7 @@ class VariableNumbers:
         return found
 
     def _row(self, child: Child, parent: str | None) -> dict[str, Any]:
-        """One variable; with an expression for it where its parent has one."""
+        """A variable as an object of the protocol, with its expression if its parent has one."""
         found = {"name": displayable(child.name), **self.shown(child.value)}
         if parent is not None and child.expression is not None and len(parent) < _LONGEST_PATH:
             found["evaluateName"] = f"{parent}{child.expression}"
@@ -183,19 +183,19 @@ def _variables(snapshot: Snapshot, frame: Frame) -> list[Child]:
 
 
 def displayable(text: str) -> str:
-    """A text that only shows, and no longer than can be read."""
+    """A text without control characters, cut if it is too long."""
     cut = text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}… ({len(text):,} characters)"
     return printable(cut, lines=True)
 
 
 @dataclass
 class Stack:
-    """What an editor sees as a thread.
+    """A stack that an editor shows as a thread.
 
     Attributes:
         name: Its name.
         frames: Places of its frames, the innermost first.
-        raised: The exception that it stands at; None for a thread that went on.
+        raised: The exception of the stack; None for a thread that has not raised.
     """
 
     name: str
@@ -204,7 +204,7 @@ class Stack:
 
 
 def list_stacks(snapshot: Snapshot) -> list[Stack]:
-    """The thread that raised, one for each exception that led to it or is in it, and the other threads."""
+    """The stacks of the thread that raised, of each linked exception, and of the other threads."""
     found = [Stack(snapshot.thread or "MainThread", snapshot.stack(), snapshot.raised)]
     for link in snapshot.chain():
         one = snapshot.exceptions[link.place]
