@@ -19,6 +19,34 @@ from .tools import Answer, Tool
 _END_SECONDS = 20.0
 #: Seconds between two checks of a run.
 _LOOK_SECONDS = 0.1
+_START_DESCRIPTION = (
+    "RUNS CODE: builds what is needed and runs the project's own code. Starts a deployed model (deploy), a "
+    "pipeline, or an experiment, to be debugged, as inv deploy.debug, pipeline.debug and experiment.debug do. "
+    "Returns once a program can be attached to, or holds, or all is over, or after the timeout; then call wait "
+    "with the name in `start`. Use on_error=true to run at full speed and hold only where the code raises: the "
+    "quickest way to a failure. Otherwise each script holds before its first line, so that breakpoints can be set."
+)
+_START_PROPERTIES = {
+    "story": tools.STORY,
+    "name": tools.text("The experiment's name (experiment only)."),
+    "file": tools.text(
+        "Pipeline file, deployment file, or the experiment's script, relative to the project. Default: as set."
+    ),
+    "steps": tools.texts("Debug these steps only, and run nothing but what they need (pipeline)."),
+    "skip": tools.texts("Leave these steps out (pipeline)."),
+    "inputs": {
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+        "description": "Inputs of the pipeline by name: a path or a value.",
+    },
+    "rank": tools.text("A rank's number or `all`: which ranks of a distributed step are debugged."),
+    "on_error": tools.flag("Hold only where the code raises.", False),
+    "hold": tools.flag("Hold each script before its first line; for deploy before the script is loaded.", True),
+    "children": tools.flag("Let the debugger into child processes, too.", True),
+    "from_run": tools.text("Go on from this earlier run: its completed steps are taken over (pipeline)."),
+    "arguments": tools.texts("Arguments of the experiment's script, in place of those it had."),
+    "timeout": tools.timeout("a program that can be attached to"),
+}
 
 
 def start_tools(state: State) -> list[Tool]:
@@ -64,32 +92,8 @@ def _start(state: State) -> Tool:
     return Tool(
         "start",
         "Start a story",
-        "RUNS CODE: builds what is needed and runs the project's own code. Starts a deployed model (deploy), a "
-        "pipeline, or an experiment, to be debugged, as inv deploy.debug, pipeline.debug and experiment.debug do. "
-        "Returns once a program can be attached to, or holds, or all is over, or after the timeout; then call wait "
-        "with the name in `start`. Use on_error=true to run at full speed and hold only where the code raises: the "
-        "quickest way to a failure. Otherwise each script holds before its first line, so that breakpoints can be set.",
-        {
-            "story": tools.STORY,
-            "name": tools.text("The experiment's name (experiment only)."),
-            "file": tools.text(
-                "Pipeline file, deployment file, or the experiment's script, relative to the project. Default: as set."
-            ),
-            "steps": tools.texts("Debug these steps only, and run nothing but what they need (pipeline)."),
-            "skip": tools.texts("Leave these steps out (pipeline)."),
-            "inputs": {
-                "type": "object",
-                "additionalProperties": {"type": "string"},
-                "description": "Inputs of the pipeline by name: a path or a value.",
-            },
-            "rank": tools.text("A rank's number or `all`: which ranks of a distributed step are debugged."),
-            "on_error": tools.flag("Hold only where the code raises.", False),
-            "hold": tools.flag("Hold each script before its first line; for deploy before the script is loaded.", True),
-            "children": tools.flag("Let the debugger into child processes, too.", True),
-            "from_run": tools.text("Go on from this earlier run: its completed steps are taken over (pipeline)."),
-            "arguments": tools.texts("Arguments of the experiment's script, in place of those it had."),
-            "timeout": tools.timeout("a program that can be attached to"),
-        },
+        _START_DESCRIPTION,
+        _START_PROPERTIES,
         start,
         required=("story",),
         runs_code=True,
