@@ -418,7 +418,7 @@ def test_packages_that_only_this_machine_has_are_refused_with_their_place(tmp_pa
 
 def test_an_environment_of_a_registry_is_replaced_by_the_training_environment_with_a_note(tmp_path: Path) -> None:
     found = environment(tmp_path, name="azureml://registries/azureml/environments/x/versions/1")
-    assert "lies in a registry" in found.note and "azureml-defaults" in pip_of(found)
+    assert "is in a registry" in found.note and "azureml-defaults" in pip_of(found)
 
 
 def test_the_default_environment_is_the_training_environment(tmp_path: Path) -> None:

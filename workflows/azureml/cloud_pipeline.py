@@ -1,4 +1,4 @@
-"""What is submitted to a workspace, free of any SDK's types."""
+"""The pipeline that is submitted to a workspace, and its child runs, independent of an SDK's types."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CloudEnvironment:
         dockerfile: A Dockerfile's text in the image's place; empty where there is none.
         context: Folder of a Docker build context.
         context_dockerfile: The Dockerfile in it, relative.
-        note: Where it is not what the pipeline file asks for.
+        note: A note where it differs from the pipeline file.
     """
 
     name: str
@@ -34,7 +34,7 @@ class CloudEnvironment:
 
 @dataclass(frozen=True)
 class CloudInput:
-    """Data that a step takes.
+    """An input of a step.
 
     Attributes:
         path: A local file or folder, which is uploaded.
@@ -43,7 +43,7 @@ class CloudInput:
         output: That output's name.
         file: The file that names it.
         line: Where in that file, counted from 1.
-        option: What to give to ``--input`` in its place, without the path.
+        option: The name for ``--input`` to replace it.
     """
 
     path: Path | None = None
@@ -67,12 +67,12 @@ class CloudStep:
         environment: What it runs in.
         inputs: Data by name.
         outputs: Names of what it writes.
-        after: Steps that it needs.
+        after: Steps that have to be completed before.
         distribution: ``pytorch``, ``mpi``, ``tensorflow``, or empty.
         processes: Processes of each node.
         nodes: Nodes.
         shm_size: Size of /dev/shm; empty for the default.
-        reuse: Whether an earlier run's result may be taken.
+        reuse: Whether an earlier run's result may be reused.
         file: The file that defines it.
         line: Where in that file, counted from 1.
     """
@@ -101,7 +101,7 @@ class CloudPipeline:
     Attributes:
         experiment: The experiment that its runs belong to.
         steps: Each after those that it needs.
-        continue_on_failure: Whether independent steps go on when one has failed.
+        continue_on_failure: Whether independent steps continue when one has failed.
         tags: Tags of its run.
         uploads: Folder of the default datastore in which local data goes.
     """
@@ -120,10 +120,10 @@ class ChildRun:
     Attributes:
         step: The step's name.
         run_id: Its id.
-        status: The service's word.
+        status: The service's status.
         tags: Its tags.
-        error: Why it failed, where it says so in the list.
-        reused: Whether an earlier run's result was taken.
+        error: Why it failed, where the list says so.
+        reused: Whether an earlier run's result was reused.
         target: Its compute target.
     """
 

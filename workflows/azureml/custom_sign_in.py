@@ -1,4 +1,4 @@
-"""``AML_AUTH=MODULE:FACTORY``: whatever a factory of the person's own makes signs in."""
+"""``AML_AUTH=MODULE:FACTORY``: signs in with what the user's own factory makes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .errors import SIGNING_IN, explain, message_of
 
 
 def call_factory(settings: Settings, fits: Callable[[Any], bool], returns: str, instead: str) -> Any:
-    """What the factory that AML_AUTH names makes.
+    """Call the factory that AML_AUTH names, and return what it makes.
 
     Args:
         settings: The settings, whose ``auth`` is ``MODULE:FACTORY``.
         fits: Whether what it makes can be used.
-        returns: What it has to return, for the message, such as ``an object with get_token(*scopes)``.
-        instead: What to say of another object, after its type, such as ``which gives no tokens``.
+        returns: What it has to return, for messages, such as ``an object with get_token(*scopes)``.
+        instead: What a message says about another object after its type, such as ``which gives no tokens``.
 
     Raises:
         UserError: It cannot be imported, it fails, or it makes something else.

@@ -1,4 +1,4 @@
-"""What a step of a pipeline file asks to run in, as a workspace is told it."""
+"""Converts the environment of a pipeline file's step to one for a workspace."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ..reading import read_text
 from ..settings import Settings, packaged_defaults
 from .cloud_pipeline import CloudEnvironment
 
-#: What a debugged run takes beside the person's packages, as Azure ML's documentation has it for SDK v1.
+#: The package that a debugged run needs besides the user's, according to Azure ML's documentation for SDK v1.
 DEFAULTS = "azureml-defaults"
-#: The Python of an environment that asks for none; the latest that every release of azureml-defaults runs on.
+#: The Python of an environment that names none: the latest that every release of azureml-defaults supports.
 PYTHON = "3.10"
 
 
@@ -33,10 +33,11 @@ def cloud_environment(reference: EnvironmentReference | None, settings: Settings
     Args:
         reference: What the pipeline file says; None for the training environment of the settings.
         settings: For that one.
-        debugged: Whether debugpy has to be there; it is added to packages, never to an image as it is.
+        debugged: Whether debugpy is needed. It is added to packages, but never to a finished image.
 
     Raises:
-        UserError: The definition, or a file of it, is missing or cannot be read, or names what only this machine has.
+        UserError: The definition or one of its files is missing or cannot be read, or it names something that only
+            this machine has.
     """
     if reference is None:
         folder = settings.training_env
@@ -63,7 +64,7 @@ def cloud_environment(reference: EnvironmentReference | None, settings: Settings
     name = reference.name.strip()
     if name.startswith("azureml://registries/"):
         place = shown(settings.training_env)
-        note = f"environment {name} lies in a registry, which SDK v1 knows nothing of: {place} is used"
+        note = f"environment {name} is in a registry, which SDK v1 does not support: {place} is used"
         return replace(cloud_environment(None, settings, debugged), note=note)
     return CloudEnvironment(name.removeprefix("azureml:"), registered=True)
 
@@ -71,7 +72,7 @@ def cloud_environment(reference: EnvironmentReference | None, settings: Settings
 def _of_folder(
     folder: Path, conda_file: Path | None, image: str, dockerfile: Path | None, debugged: bool
 ) -> CloudEnvironment:
-    """Of a folder with conda.yml or requirements.txt, or of one conda file."""
+    """The environment of a folder with conda.yml or requirements.txt, or of a conda file."""
     required = REQUIRED if debugged else ()
     default = packaged_defaults() / "env" / "training" / "Dockerfile"
     definition = load_definition(folder, conda_file=conda_file, required=required, default_dockerfile=default)
@@ -95,7 +96,7 @@ def _of_folder(
 
 
 def _of_conda(conda: dict[str, Any], image: str, debugged: bool) -> CloudEnvironment:
-    """Of a conda file's content in the pipeline file."""
+    """The environment of a conda file's content in the pipeline file."""
     entries = list(conda.get("dependencies") or [])
     pip = next((list(entry["pip"]) for entry in entries if isinstance(entry, Mapping) and "pip" in entry), [])
     plain = [entry for entry in entries if not isinstance(entry, Mapping)]

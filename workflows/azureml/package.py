@@ -1,4 +1,4 @@
-"""A model packaged by Azure ML: `Model.package`, its log as it grows, and where its image or build context lies."""
+"""Packages a model with Azure ML: calls `Model.package`, follows its log, and finds its image or build context."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from .workspace import connect
 if TYPE_CHECKING:
     from ..environments.definition import EnvironmentDefinition
 
-#: Seconds between two looks at a build; the SDK's own waiting takes 5.
+#: Seconds between two polls of a build; the SDK itself polls every 5.
 POLL_SECONDS = 1.0
 #: Seconds after which a build is given up.
 BUILD_SECONDS = 3 * 3600
 _SHOWN_LINES = 15
-#: Letters after which a line of a log is cut in two.
+#: Characters after which a line of a log is split.
 _LINE_LETTERS = 1 << 16
 
 
@@ -66,11 +66,11 @@ def parse_model(text: str) -> ModelName:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a package is made of.
+    """The content of a package.
 
     Attributes:
         name: The environment's name.
-        conda: The content of its conda.yml, with everything that it included.
+        conda: The content of its conda.yml, including the files that it refers to.
         base_image: The image it builds on; None for the service's own.
         base_dockerfile: Or the Dockerfile that makes it.
         source: The folder of the entry script.
@@ -92,7 +92,7 @@ class Package:
     Attributes:
         location: The full name of its image; empty where it is a build context.
         context: The folder of its build context; None where it is an image.
-        login: Who pulls from the registry; None where the workspace does not say.
+        login: The login for the registry; None where the workspace provides none.
     """
 
     location: str
@@ -103,7 +103,7 @@ class Package:
 def make_recipe(
     definition: EnvironmentDefinition, base_image: str | None, script: Path, source: Path
 ) -> tuple[Recipe, tuple[str, ...]]:
-    """What is sent of an environment's definition, and notes on what is not.
+    """Make the recipe of a package from an environment's definition, with notes on what is not sent.
 
     Raises:
         UserError: It names something that only this machine has.
@@ -138,7 +138,7 @@ def make_recipe(
 
 
 def _base_dockerfile(definition: EnvironmentDefinition) -> str | None:
-    """The folder's own Dockerfile, where it is one of a base image: ours is built with a context of this program's."""
+    """The folder's own Dockerfile if it defines a base image; None for this program's, which needs its own context."""
     path = definition.folder / "Dockerfile"
     if definition.dockerfile != path:
         return None
@@ -173,7 +173,7 @@ class ModelPackages:
 
     @property
     def name(self) -> str:
-        """The workspace, in words that name no other one."""
+        """The workspace's unique name."""
         one = self._workspace
         return f"{one.subscription_id}/{one.resource_group}/{one.name}".lower()
 
@@ -181,7 +181,7 @@ class ModelPackages:
         """A registered model, with its version.
 
         Raises:
-            UserError: There is none; near names, or the versions there are, are told.
+            UserError: There is none; the error lists similar names, or its versions.
         """
         from azureml.core import Model
 
@@ -264,7 +264,7 @@ class ModelPackages:
         return Package("", context, self._registry_login(package))
 
     def _follow_build(self, package: Any, log: Callable[[str], None]) -> None:
-        """Hand on the build's log until the build has ended."""
+        """Pass on the build's log until the build has ended."""
         kept = deque[str](maxlen=_SHOWN_LINES)
 
         def show(line: str) -> None:
@@ -309,11 +309,11 @@ class ModelPackages:
         )
 
     def _registry_login(self, package: Any) -> RegistryLogin | None:
-        """The registry's user; None where the workspace has none, since then docker's own login has to do."""
+        """The login for the registry; None where the workspace has none: then docker's own login is used."""
         try:
             registry = attempt(package.get_container_registry, "asking for the registry", self._report)
         except UserError as error:
-            self._report(f"{error.problem} Pulling as whoever docker is logged in as.")
+            self._report(f"{error.problem} Pulling with docker's own login.")
             return None
         if not registry.username or not registry.password:
             return None
@@ -339,7 +339,7 @@ def _environment(recipe: Recipe) -> Any:
 
 
 class _LogLines:
-    """Bytes that come in parts, as lines without secrets."""
+    """Turns bytes that arrive in parts into lines without secrets."""
 
     def __init__(self, handle_line: Callable[[str], object]) -> None:
         self._handle_line = handle_line
@@ -349,7 +349,7 @@ class _LogLines:
 
     def add(self, part: bytes, last: bool) -> None:
         *lines, self._rest = (self._rest + self._decode(part, last)).replace("\r", "\n").split("\n")
-        # A line has an end, whoever writes it.
+        # An overlong line is split.
         while len(self._rest) > _LINE_LETTERS:
             lines.append(self._rest[:_LINE_LETTERS])
             self._rest = self._rest[_LINE_LETTERS:]

@@ -1,4 +1,4 @@
-"""Registered and curated environments: what a workspace has defined under a name."""
+"""Looks up the definitions of registered and curated environments with SDK v1."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .workspace import connect, is_named
 
 @dataclass(frozen=True)
 class Definition:
-    """What an environment is made of.
+    """The definition of an environment.
 
     Attributes:
         image: The image that it builds on; empty where there is none.
@@ -30,13 +30,13 @@ class Definition:
 
 
 def can_look_up(settings: Settings) -> bool:
-    """Whether a workspace is named and the SDK is here; nothing of it is imported."""
+    """Whether a workspace is set and SDK v1 is installed; the SDK is not imported."""
     installed = sys.version_info < sdk.TOO_NEW and all(sdk.version_of(name) for name in sdk.PACKAGES)
     return installed and is_named(settings)
 
 
 def find_definition(settings: Settings, name: str, report: Report) -> Definition:
-    """What the workspace has under a name, as in ``NAME:VERSION`` or ``NAME@latest``.
+    """The definition of an environment by its name, as in ``NAME:VERSION`` or ``NAME@latest``.
 
     Raises:
         UserError: It has none of that name, or cannot be reached.

@@ -1,4 +1,4 @@
-"""SDK v1 itself: whether it is here, whether it can work, and quietly imported.
+"""Imports SDK v1 without its output, after checking that it is installed and works here.
 
 azureml-core 1.61 runs on Python 3.8 to 3.12; on 3.13 submitting fails for want of `imghdr`.
 """
@@ -26,12 +26,12 @@ EXTRAS = {"v2": "azureml", "v1": "azureml-v1"}
 OLDEST = (1, 61)
 #: The first Python that the SDK does not work on.
 TOO_NEW = (3, 13)
-#: By these the SDK's own retries are set, which wait in silence: up to 32 s after a 429, three times.
+#: These turn off the SDK's own retries, which wait without a message: up to 32 s after a 429, three times.
 _RETRIES = {"AZUREML_DEFAULT_RETRIES": "0", "AZUREML_DEFAULT_BACKOFF": "1"}
 
 
 def load() -> str:
-    """Import the SDK, so that what is imported of it afterwards works.
+    """Import the SDK; other modules of it can be imported afterwards.
 
     Returns:
         The version of azureml-core.
@@ -46,13 +46,13 @@ def load() -> str:
 
 
 def require_v1() -> str:
-    """Check that the SDK is installed and can work; nothing of it is imported.
+    """Check that the SDK is installed and works here; it is not imported.
 
     Returns:
         The version of azureml-core.
 
     Raises:
-        UserError: It is not, or cannot.
+        UserError: It is not installed, or does not work here.
     """
     if sys.version_info >= TOO_NEW:
         raise UserError(
@@ -99,7 +99,7 @@ def _first_import() -> None:
 
 
 def _leave_retrying_to_us() -> None:
-    """Have msrest hand on every answer, in place of waiting as long as a Retry-After says, in silence."""
+    """Make msrest return every response, instead of waiting for `Retry-After` without a message."""
     from msrest.universal_http.requests import ClientRetryPolicy
 
     original = ClientRetryPolicy.__init__
@@ -117,7 +117,7 @@ def _leave_retrying_to_us() -> None:
 
 
 def _record_no_secret() -> None:
-    """Have the SDK record a git remote, as a property of each run, without the password that its address may hold."""
+    """Remove passwords from the git remote's address that the SDK stores as a property of each run."""
     from azureml._base_sdk_common.tracking.git_tracking_info_provider import GitTrackingInfoProvider
 
     original = GitTrackingInfoProvider.gather
@@ -125,7 +125,7 @@ def _record_no_secret() -> None:
 
 
 class _Scrubbing(io.TextIOBase):
-    """A stream that passes on whole lines, without secrets."""
+    """A stream that passes on complete lines without secrets."""
 
     def __init__(self, target: TextIO) -> None:
         self._target, self._rest, self._scrub = target, "", LineScrubber()
@@ -151,7 +151,7 @@ class _Scrubbing(io.TextIOBase):
 
 @contextmanager
 def prints_to_standard_error() -> Iterator[None]:
-    """Have what the SDK prints keep out of standard output, which may be JSON."""
+    """Redirect what the SDK prints to standard error, since standard output may be JSON."""
     from contextlib import redirect_stdout
 
     stream = _Scrubbing(sys.stderr)

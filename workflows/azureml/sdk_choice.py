@@ -1,4 +1,4 @@
-"""Which SDK a workspace is spoken to with. Neither is imported here: its version is in its package's metadata."""
+"""Chooses the SDK for a workspace. Neither SDK is imported here: the versions are read from package metadata."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ OLDEST, TOO_NEW = (1, 35), (2, 0)
 
 
 def chosen_sdk(settings: Settings) -> str:
-    """The SDK that AML_SDK asks for; with ``auto``, v2 where azure-ai-ml is installed, else v1.
+    """The SDK that AML_SDK names; with ``auto``, v2 where azure-ai-ml is installed, else v1.
 
     Returns:
-        ``v2`` or ``v1``. It is installed, and of a version that works here.
+        ``v2`` or ``v1``. It is installed, in a version that works here.
 
     Raises:
-        UserError: It is not, or there is neither.
+        UserError: It is not, or no SDK is installed.
     """
     if settings.sdk == "v1":
         sdk.require_v1()
@@ -33,13 +33,13 @@ def chosen_sdk(settings: Settings) -> str:
 
 
 def require_v2() -> str:
-    """Check that azure-ai-ml is installed, and that this program knows how it works.
+    """Check that azure-ai-ml is installed in a version that this program works with.
 
     Returns:
         Its version.
 
     Raises:
-        UserError: It is not, or it does not.
+        UserError: It is not.
     """
     version = sdk.version_of(PACKAGE)
     if version is None:

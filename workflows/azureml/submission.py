@@ -1,4 +1,4 @@
-"""A pipeline on its way to a workspace: where its steps run and in what, their snapshots, and the submission."""
+"""Submits a pipeline to a workspace by SDK v1: chooses compute targets and environments, and stages snapshots."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Submission:
 
     Args:
         pipeline: The pipeline.
-        debug: What is to be debugged of it.
+        debug: What is to be debugged.
         settings: The settings.
 
     Attributes:
@@ -62,7 +62,7 @@ class Submission:
 
     @property
     def notes(self) -> list[str]:
-        """Where it is not done as the pipeline file says."""
+        """Notes on what is done differently from the pipeline file."""
         found = list(self._pipeline.notes)
         chosen = self._settings.compute_target
         others = list(dict.fromkeys(step.compute for step in self._pipeline.steps if step.compute not in ("", chosen)))
@@ -76,7 +76,7 @@ class Submission:
 
         Args:
             run: The run's record, in whose folder they are.
-            token: What the gates of its steps ask for; empty where they ask for nothing. Its digest goes along.
+            token: The token that the gates of its steps require; empty for none. Only its digest is sent.
             workspace: The workspace.
 
         Raises:
@@ -101,16 +101,16 @@ class Submission:
     def start(
         self, run: RunRecord, place: RunLocation, workspace: V1Connection, report: Callable[[str], None]
     ) -> RunLocation:
-        """Submit what is staged.
+        """Submit the staged pipeline.
 
         Args:
             run: The run's record.
-            place: The workspace.
+            place: The location of the workspace.
             workspace: The workspace.
             report: Called with each line of progress.
 
         Returns:
-            Where the run is; also kept in its folder, before anything can interrupt this.
+            The run's location. It is saved in the run's folder before an interrupt can lose it.
 
         Raises:
             UserError: It cannot be submitted.
@@ -154,12 +154,12 @@ class Submission:
             uploads=f"azureml-debug/{hashlib.sha256(str(run.project).encode()).hexdigest()[:12]}",
         )
 
-        # What the SDK prints of each step is said by this program's own lines.
+        # This program reports each step itself, so the SDK's output is dropped.
         with redirect_stdout(io.StringIO()):
             made = attempt(lambda: graph.prepare(workspace.sdk, submitted, report), "preparing the pipeline", report)
 
             def start() -> RunLocation:
-                # Interrupted, it would leave a run that nobody here knows.
+                # An interrupt would leave a run that is not recorded here.
                 with uninterrupted():
                     run_id, page = graph.start(workspace.sdk, submitted, made)
                     received.name(run_id, "a run's id")
@@ -173,16 +173,16 @@ class Submission:
         return started
 
     def plan(self) -> Plan:
-        """What is submitted, as other commands look it up."""
+        """The plan of what is submitted, which other commands read."""
         names = {name: environment.name for name, environment in self._environments.items()}
         return make_plan(self._pipeline, self.allotted, self.debug, self._settings, names)
 
     def records(self) -> list[StepRecord]:
-        """The steps, as they are before anything is known of them."""
+        """The initial records of the steps."""
         return make_step_records(self._pipeline, self.allotted, self.debug)
 
     def _compute(self, step: Step) -> str:
-        """The compute target's name: the setting's, which knows the workspace, before the file's."""
+        """The compute target's name. The setting, which is made for the workspace, overrides the file."""
         name = self._settings.compute_target or step.compute
         if not name:
             raise UserError(
@@ -194,7 +194,7 @@ class Submission:
         return name
 
     def _step_json(self, step: Step, ports: Mapping[int, int], digest: str, client: str | None) -> dict[str, Any]:
-        """What node.py is told: the command, with marks where the node's paths go."""
+        """The content of node.py's step.json: the command, with marks in place of the node's paths."""
         places = [f"inputs.{name}" for name, entry in step.inputs.items() if entry.given and entry.text is None]
         places += [f"outputs.{name}" for name in step.outputs]
         values = {name: f"@azureml_debug:{name}@" for name in places}

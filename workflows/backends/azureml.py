@@ -1,14 +1,13 @@
-"""The backend of an Azure ML workspace: pipelines and experiments are submitted there, and followed from here.
+"""The backend of an Azure ML workspace: submits pipelines and experiments, and reads their runs.
 
-A run has a folder here as one of this machine has: a follower in the background (azureml/follower.py) keeps
-its record, logs and announcements as the workspace tells them, so that every command reads files of this machine.
+Each run has a folder here, like a run of this machine. A follower in the background (azureml/follower.py) updates its
+record, logs and events from the workspace, so that all commands only read local files.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import re
 import secrets
 import shutil
@@ -16,13 +15,11 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..azureml.connection import WorkspaceConnection, connect
 from ..azureml.run_location import RunLocation, load_location, save_location
-from ..background import spawn
 from ..console import Console
 from ..console import Step as Shown
 from ..engines import reservations
@@ -31,7 +28,6 @@ from ..interrupts import uninterrupted
 from ..paths import shown as show
 from ..pipelines.definition import Pipeline
 from ..private import touch
-from ..project import append_log
 from ..received import sent_by
 from ..runs import active_markers, store
 from ..runs import plan as plans
@@ -40,21 +36,20 @@ from ..runs.debug_ports import all_ports, allot_ports
 from ..runs.record import IN_WORKSPACE, RunRecord, StepRecord
 from ..settings import Settings
 from .base import DebugRequest, DryJob
+from .workspace_runs import run_history, run_service, save_code, single_file_outputs, start_follower, write_private
 
 if TYPE_CHECKING:
     from ..azureml.cloud_pipeline import ChildRun
     from ..azureml.history import RunHistory
-    from ..azureml.service import PipelineService
     from ..azureml.submission import Submission
     from ..azureml.v2.job_file import LoadedJob
     from ..azureml.v2.submission import JobSubmission
     from ..flows.pipeline import Wanted
 
-FOLLOWER = "workflows.azureml.follower"
-#: Seconds for the workspace to end a run, before this goes on without it.
+#: Seconds to wait for the workspace to cancel a run.
 CANCEL_SECONDS = 60.0
-LOOK_SECONDS = 0.05
-#: Seconds between two looks at whether a run's follower is still there.
+POLL_SECONDS = 0.05
+#: Seconds between two checks of whether a run's follower is still running.
 ALIVE_SECONDS = 1.0
 
 
@@ -74,29 +69,29 @@ class AzureBackend:
         self._settings = settings
         self._console = console
         self._kind = kind
-        self._looked: dict[Path, float] = {}
+        self._checked_at: dict[Path, float] = {}
         self._connected: tuple[Any, RunLocation] | None = None
 
     def read(self, wanted: Wanted) -> Pipeline | None:
-        """See :class:`~workflows.backends.base.Backend`; by SDK v2, the workspace is connected to meanwhile."""
-        if not self._by_v2(wanted):
+        """See :class:`~workflows.backends.base.Backend`. With SDK v2, this also connects to the workspace."""
+        if not self._uses_v2(wanted):
             return None
         from ..azureml.v2.job_file import load
 
         file = self._settings.pipeline_file
-        return self.loaded(
+        return self.load_job(
             file, lambda sdk, _: load(file, self._settings.project, sdk, wanted, self._settings.compute_target)
         )
 
-    def loaded(self, file: Path, load: Callable[[Any, Any], LoadedJob]) -> LoadedJob:
-        """A job of SDK v2, which is imported while the workspace is connected to.
+    def load_job(self, file: Path, load: Callable[[Any, Any], LoadedJob]) -> LoadedJob:
+        """Load a job of SDK v2. The SDK is imported while the workspace is being connected.
 
         Args:
-            file: What it is loaded from, to be shown.
-            load: Loads it, of the module ``azure.ai.ml`` and the workspace.
+            file: The file that it is loaded from, which is displayed.
+            load: Loads the job; it gets the module ``azure.ai.ml`` and the workspace.
 
         Raises:
-            UserError: The workspace cannot be reached or takes no jobs of SDK v2, or what ``load`` raises.
+            UserError: The workspace cannot be reached or accepts no jobs of SDK v2, or ``load`` raised it.
         """
         from ..azureml.v2.sdk_module import BackgroundImport
         from ..azureml.v2.workspace import require_v2
@@ -115,7 +110,7 @@ class AzureBackend:
             shown.text = f"{show(file)}{ending}"
         return found
 
-    def _by_v2(self, wanted: Wanted) -> bool:
+    def _uses_v2(self, wanted: Wanted) -> bool:
         """Whether SDK v2 reads the pipeline."""
         from ..azureml.sdk_choice import chosen_sdk
 
@@ -124,13 +119,13 @@ class AzureBackend:
         if wanted.parts.flags:
             raise BadValue(
                 "--trials and --mini-batch are for runs on this machine.",
-                "In a workspace the file says it: `limits`, `mini_batch_size`.",
+                "For a workspace, set them in the file: `limits`, `mini_batch_size`.",
             )
         return True
 
     def dry_run(self, wanted: Wanted, debug: DebugRequest | None) -> DryJob | None:
         """See :class:`~workflows.backends.base.Backend`."""
-        if not self._by_v2(wanted):
+        if not self._uses_v2(wanted):
             return None
         from ..azureml.v2.dry_run import describe_dry_run
         from ..azureml.v2.job_file import load_and_check
@@ -181,15 +176,15 @@ class AzureBackend:
                 run.on_error = bool(debug and debug.on_error)
                 token = secrets.token_urlsafe(32) if debug is not None and not debug.open_port else ""
                 if token:
-                    _keep(run.folder / "token", token)
+                    write_private(run.folder / "token", token)
                 submission.stage(run, token, workspace)
                 place = submission.start(run, place, workspace, shown.detail)
                 run.run_id = place.run_id
                 plans.save(submission.plan(), run.folder)
                 run.steps = submission.records()
-                _keep_code(run, pipeline)
+                save_code(run, pipeline)
                 records.save(run)
-                _follow(run, workspace)
+                start_follower(run, workspace)
                 ending = "s" if len(run.steps) > 1 else ""
                 what = f"{len(run.steps)} step{ending} of {show(pipeline.file)}"
                 shown.text = f"run {run.run_id}, {run.command if run.single else what}"
@@ -207,7 +202,7 @@ class AzureBackend:
         return store.all_runs(self._settings.project, self._kind)
 
     def find(self, wanted: str | None) -> RunRecord:
-        """See :class:`~workflows.backends.base.Backend`; by its id also one that was submitted from elsewhere."""
+        """See :class:`~workflows.backends.base.Backend`. It also finds runs from elsewhere by their ids."""
         try:
             return self.refresh(store.find_run(self._settings.project, self._kind, wanted))
         except UserError:
@@ -220,9 +215,9 @@ class AzureBackend:
         if not run.in_workspace:
             return store.refresh(run)
         run = records.load(run.folder) or run
-        if not run.final and time.monotonic() - self._looked.get(run.folder, 0.0) > ALIVE_SECONDS:
-            self._looked[run.folder] = time.monotonic()
-            self._keep_followed(run)
+        if not run.final and time.monotonic() - self._checked_at.get(run.folder, 0.0) > ALIVE_SECONDS:
+            self._checked_at[run.folder] = time.monotonic()
+            self._restart_follower(run)
         return run
 
     def cancel(self, run: RunRecord) -> RunRecord:
@@ -235,7 +230,7 @@ class AzureBackend:
             run = self.refresh(run)
             if run.final:
                 return run
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         raise UserError(
             f"The workspace was asked to cancel the run {run.run_id} and has not done so in {CANCEL_SECONDS:.0f} s"
             f"{': ' + run.trouble if run.trouble else ''}.",
@@ -243,7 +238,7 @@ class AzureBackend:
         )
 
     def outputs(self, run: RunRecord, steps: Sequence[str]) -> dict[str, str]:
-        """See :class:`~workflows.backends.base.Backend`; the addresses of those of a run in a workspace."""
+        """See :class:`~workflows.backends.base.Backend`. Outputs of a run in a workspace are addresses."""
         from ..azureml.errors import attempt
         from ..azureml.history import child_object
         from ..received import name
@@ -260,12 +255,12 @@ class AzureBackend:
         with self._console.step("look up") as shown, sent_by(f"The workspace {place.workspace}"):
             shown.report_wait(f"the workspace {place.workspace}")
             workspace = connect(self._settings, place, shown.detail)
-            history = _history(workspace)
+            history = run_history(workspace)
 
             def run_of(step: str) -> str:
                 if step in ids:
                     return ids[step]
-                # A nested pipeline is known by its steps.
+                # The run of a nested pipeline is the parent of the runs of its steps.
                 inner = next(one for one in ids if one.startswith(f"{step}."))
                 above = run_of(inner.rpartition(".")[0]) if inner.rpartition(".")[0] != step else ids[inner]
                 return name(child_object({"": history.run(above)}, "").get("parentRunId"), "a run's id")
@@ -276,8 +271,8 @@ class AzureBackend:
                     f"reading the outputs of {step}",
                     shown.detail,
                 )
-                # By SDK v1 each output is a folder, in which one that is a file lies by its name.
-                files = _files(run, step) if place.sdk == "v1" else set()
+                # With SDK v1 each output is a folder; an output that is a file is in it under its name.
+                files = single_file_outputs(run, step) if place.sdk == "v1" else set()
                 found |= {
                     f"{step}.{output}": f"{address}/{output}" if output in files else address
                     for output, address in told.items()
@@ -295,12 +290,14 @@ class AzureBackend:
         if place is None:
             return
         with self._console.step("fetch") as shown:
-            service = _service(connect(self._settings, place, shown.detail), place, [step.name for step in run.steps])
+            service = run_service(
+                connect(self._settings, place, shown.detail), place, [step.name for step in run.steps]
+            )
             count = 0
             with sent_by(f"The workspace {place.workspace}"):
                 children: dict[str, ChildRun] = {}
                 if not all(step.final for step in steps):
-                    # What is known here of a run from elsewhere may be a moment old.
+                    # The record of a run from elsewhere may not be up to date.
                     told = attempt(service.children, f"reading the run {run.run_id}", shown.detail)
                     children = {child.step: child for child in told}
                 for step in steps:
@@ -323,13 +320,13 @@ class AzureBackend:
         """The run history of a run's workspace.
 
         Raises:
-            UserError: It cannot be reached, or nothing here says which it is.
+            UserError: The workspace cannot be reached, or the run's location is not saved here.
         """
         place = load_location(run.folder)
         if place is None:
             raise UserError(f"Where the run {run.run_id} is, is not known here.", "See https://ml.azure.com.")
         shown.report_wait(f"the workspace {place.workspace}")
-        return _history(connect(self._settings, place, shown.detail))
+        return run_history(connect(self._settings, place, shown.detail))
 
     def _submission(self, pipeline: Pipeline, debug: DebugRequest | None) -> Submission | JobSubmission:
         if self._connected is None:
@@ -359,8 +356,8 @@ class AzureBackend:
         )
         return connect(self._settings, place, shown.detail), place
 
-    def _keep_followed(self, run: RunRecord) -> None:
-        """Start a run's follower again where there is none, such as after the machine was restarted."""
+    def _restart_follower(self, run: RunRecord) -> None:
+        """Start a run's follower again if it is not running, such as after a restart of the machine."""
         if run.foreign or store.runner_is_alive(run):
             return
         place = load_location(run.folder)
@@ -368,21 +365,21 @@ class AzureBackend:
             return
         for step in run.steps:
             if not step.final:
-                # The ports that it tells of ended with the follower.
+                # The ports in these events were closed with the follower.
                 run.events(step).unlink(missing_ok=True)
         with self._console.step("connect") as shown:
-            # Here and not in the background: what is wrong is told to the person, who may have to sign in.
+            # It connects here and not in the background, since the user may have to sign in or see an error.
             workspace = connect(self._settings, place, shown.detail)
             shown.text = f"workspace {place.workspace}"
-        _follow(run, workspace)
+        start_follower(run, workspace)
 
     def _adopt(self, run_id: str) -> RunRecord:
-        """A run of the workspace that this project has not submitted."""
+        """Make a record here for a run of the workspace that this project has not submitted."""
         from ..azureml.errors import NotFound, attempt
 
         with self._console.step("connect") as shown:
             workspace, place = self._connect(shown)
-            service = _service(workspace, replace(place, run_id=run_id))
+            service = run_service(workspace, replace(place, run_id=run_id))
             try:
                 with sent_by(f"The workspace {place.workspace}"):
                     children = attempt(service.children, f"reading the run {run_id}", shown.detail)
@@ -390,7 +387,7 @@ class AzureBackend:
                         name := attempt(service.single_job_name, f"reading the run {run_id}", shown.detail)
                     ):
                         place = replace(place, single=True)
-                        service = _service(workspace, replace(place, run_id=run_id), [name])
+                        service = run_service(workspace, replace(place, run_id=run_id), [name])
                         children = attempt(service.children, f"reading the run {run_id}", shown.detail)
                     experiment = attempt(service.experiment_name, f"reading the run {run_id}", shown.detail)
             except NotFound as error:
@@ -401,96 +398,32 @@ class AzureBackend:
             shown.text = f"run {run_id} of the workspace {place.workspace}"
         run = store.new_run(self._settings.project, self._kind, experiment, IN_WORKSPACE)
         run.run_id = run_id
-        # Each has a folder here; of several of one name the last counts, as for who follows them.
+        # Each step has a folder here. Where several have one name, the last one counts, as for the follower.
         steps = {child.step: child for child in children}
         run.steps = [StepRecord(name=child.step, run_id=child.run_id) for child in steps.values()]
         records.save(run)
         save_location(run.folder, replace(place, run_id=run_id))
-        _follow(run, workspace)
+        start_follower(run, workspace)
         self._console.line(
             "  note: it was submitted from elsewhere, where its token and key are: it cannot be debugged from here"
         )
         return run
 
     def _discard(self, run: RunRecord, workspace: WorkspaceConnection) -> None:
-        """Take away what a submission that failed has made, here and, where it got so far, there."""
+        """Remove what a failed submission has created here, and cancel its run if it was started."""
         from ..azureml.errors import NotFound, attempt
 
         place = load_location(run.folder)
         if place is not None:
-            service = _service(workspace, place)
+            service = run_service(workspace, place)
             try:
                 attempt(service.cancel, "canceling what was begun", self._console.line)
             except NotFound:
-                pass  # it did not get so far
+                pass  # the run was not started
             except UserError as error:
-                self._console.line(f"  note: the run {place.run_id} may go on ({error.problem}): {place.page}")
+                self._console.line(
+                    f"  note: the run {place.run_id} may still be running ({error.problem}): {place.page}"
+                )
         store.end_follower(run)
         shutil.rmtree(run.folder, ignore_errors=True)
         active_markers.remove_marker(run.folder)
-
-
-def _files(run: RunRecord, step: str) -> set[str]:
-    """The outputs of a step that are one file, as far as it is known here."""
-    with contextlib.suppress(ValueError):
-        for planned in plans.load(run.folder).steps:
-            if planned.name == step:
-                return {name for name, is_file in planned.outputs.items() if is_file}
-    return set()
-
-
-def _keep_code(run: RunRecord, pipeline: Pipeline) -> None:
-    """Keep the code of the steps, to be run again."""
-    from ..runs.step_copies import keep_code
-
-    for step in pipeline.steps:
-        if step.code is not None:
-            with contextlib.suppress(OSError):
-                keep_code(step.code, run.step_folder(step.name))
-
-
-def _keep(path: Path, text: str) -> None:
-    """Write a file that only its owner can read."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-
-
-def _service(workspace: WorkspaceConnection, place: RunLocation, steps: Sequence[str] = ()) -> PipelineService:
-    """A run as the workspace tells of it, for a process that is signed in already.
-
-    Args:
-        workspace: The workspace.
-        place: The run's place.
-        steps: Names of its steps, where they are known.
-    """
-    from ..azureml.service import PipelineService
-
-    single = place.single and bool(steps)
-    end = partial(workspace.cancel, place.run_id)
-    return PipelineService(_history(workspace), place.run_id, end, steps, single=single)
-
-
-def _history(workspace: WorkspaceConnection) -> RunHistory:
-    from ..azureml.access import RenewingAccess
-    from ..azureml.history import RunHistory
-
-    return RunHistory(RenewingAccess(None, workspace.access))
-
-
-def _follow(run: RunRecord, workspace: WorkspaceConnection) -> None:
-    """Start a run's follower and let it go its own way, whatever becomes of this process and its terminal.
-
-    It is handed the token that this process has: it needs no SDK before that one ends.
-    """
-    access = workspace.access().to_json().encode()
-    with append_log(run.folder / "runner.log") as log:
-        pipe = subprocess.PIPE
-        child = spawn(FOLLOWER, [str(run.folder)], cwd=run.folder, stdin=pipe, stdout=log, stderr=log)
-    assert child.stdin is not None
-    # One that has ended already is noticed by whoever asks for the run next.
-    with contextlib.suppress(OSError), child.stdin:
-        child.stdin.write(access)
-    # It is meant to outlive this command, so nobody waits for it.
-    child.returncode = 0
-    store.record_runner(run.folder, child.pid)

@@ -1,4 +1,4 @@
-"""What a backend can do. One protocol, one contract test."""
+"""The protocol of a backend, where pipelines run. One contract test covers all backends."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class DebugRequest:
 
     Attributes:
         steps: Names of the steps; empty for all.
-        rank: The rank to be debugged of a distributed step; None for all of them.
-        on_error: Only when a step raises.
-        wait: Hold before a script's first line.
-        open_port: In a workspace: let in whoever reaches a step's port, without the run's token.
-        name_steps: Name the step in its launch configuration, also where one is debugged.
-        children: Let the debugger into a script's child processes as well.
+        rank: The rank of a distributed step to debug; None for all ranks.
+        on_error: Whether to stop only when a step raises an exception.
+        wait: Whether to hold before a script's first line.
+        open_port: In a workspace: whether a step's port accepts debuggers without the run's token.
+        name_steps: Whether to name the step in its launch configuration even where only one is debugged.
+        children: Whether to debug a script's child processes as well.
     """
 
     steps: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ class DebugRequest:
 
     @property
     def launched(self) -> str:
-        """The ranks of those that a step's own command makes: ``all`` or a number."""
+        """Which of the ranks that a step's own command launches are debugged: ``all`` or a number."""
         return "all" if self.rank is None else str(self.rank)
 
 
@@ -50,11 +50,11 @@ class DryJobStep:
 
     Attributes:
         step: The step.
-        environment: As the file names it.
+        environment: The environment, as the file names it.
         compute: The compute target; empty where none is named.
-        without: Why no debugger would be let in; empty where one would.
+        without: Why it would not be debugged; empty where it would.
         ranks: The ranks that would be debugged.
-        way: How they would be reached.
+        way: How a debugger would reach them.
         inputs: What each input is bound to.
     """
 
@@ -74,8 +74,8 @@ class DryJob:
     Attributes:
         file: The file.
         steps: Its steps.
-        notes: What is worth knowing.
-        errors: All that keeps it from being submitted.
+        notes: Notes for the user.
+        errors: All errors that prevent its submission.
     """
 
     file: Path
@@ -85,30 +85,30 @@ class DryJob:
 
 
 class Backend(Protocol):
-    """Runs pipelines and tells of them."""
+    """Runs pipelines and reads their runs."""
 
     name: str
-    #: Whether its steps may take what lies in the workspace's datastores.
+    #: Whether its steps may use data on the workspace's datastores.
     takes_cloud_data: bool
 
     def read(self, wanted: Wanted) -> Pipeline | None:
-        """The pipeline of the settings, or as much of it as is wanted, where the backend reads it its own way.
+        """Read the wanted part of the pipeline of the settings, if the backend has its own reader.
 
         Returns:
-            None where it is read as for this machine, by :mod:`workflows.pipelines.reader`.
+            The pipeline; None where :mod:`workflows.pipelines.reader` reads it.
 
         Raises:
-            UserError: It cannot be run so.
+            UserError: It cannot be run.
         """
 
     def dry_run(self, wanted: Wanted, debug: DebugRequest | None) -> DryJob | None:
-        """What would be submitted, where the backend reads the pipeline its own way; nothing is sent.
+        """Describe what would be submitted, if the backend has its own reader. Nothing is sent.
 
         Returns:
-            None where it is read as for this machine.
+            The description; None where :mod:`workflows.pipelines.reader` reads the pipeline.
 
         Raises:
-            UserError: Nothing can be said of it.
+            UserError: The pipeline cannot be read.
         """
 
     def submit(
@@ -118,50 +118,50 @@ class Backend(Protocol):
         options: str = "",
         waiting: subprocess.Popen[bytes] | None = None,
     ) -> RunRecord:
-        """Start a run, which goes on by itself.
+        """Start a run, which continues in the background.
 
         Args:
             pipeline: What to run.
-            debug: What is to be debugged of it.
-            options: What was typed to submit this and no other pipeline, for messages.
-            waiting: A runner that waits to be told its run, for who has use for one.
+            debug: What is to be debugged.
+            options: The options that were typed to choose this pipeline, for messages.
+            waiting: A runner process that waits for a run, for backends that use one.
 
         Raises:
-            UserError: It cannot be started. Nothing of it is left then.
+            UserError: It cannot be started. Nothing of it remains then.
         """
 
     def runs(self) -> list[RunRecord]:
         """Every run, the latest first."""
 
     def find(self, wanted: str | None) -> RunRecord:
-        """A run by id or number; the latest without any.
+        """Find a run by id or number; without either, the latest run.
 
         Raises:
             UserError: There is none.
         """
 
     def refresh(self, run: RunRecord) -> RunRecord:
-        """What is known of a run by now."""
+        """The current record of a run."""
 
     def cancel(self, run: RunRecord) -> RunRecord:
-        """End everything of a run at once; the run as it is then."""
+        """Cancel a run at once; returns its record."""
 
     def outputs(self, run: RunRecord, steps: Sequence[str]) -> dict[str, str]:
-        """Where the outputs of completed steps of a run lie, by ``STEP.OUTPUT``: what ``--input`` takes.
+        """The paths or addresses of the outputs of completed steps, by ``STEP.OUTPUT``, as values for ``--input``.
 
         Args:
             run: The run.
-            steps: The steps' names; of a nested pipeline, its own outputs are meant.
+            steps: The steps' names. The name of a nested pipeline stands for the pipeline's own outputs.
 
         Raises:
-            UserError: It cannot be told.
+            UserError: They cannot be read.
         """
 
     def fetch_snapshots(self, run: RunRecord, steps: Sequence[StepRecord]) -> None:
-        """Bring what failed steps of a run have left to look at into their folders here, where it is not yet.
+        """Fetch the snapshots of failed steps into their folders here, unless they are already here.
 
-        Of a step that is not known to be over, it is asked whether it is.
+        For a step that is not known to have ended, its current status is read first.
 
         Raises:
-            UserError: It cannot be read.
+            UserError: They cannot be read.
         """

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from ..flows.pipeline import Wanted
 
 KIND = "pipeline"
-#: Seconds that a run's runner has to end its steps by itself.
+#: Seconds for a run's runner to end its steps by itself.
 CANCEL_SECONDS = 5.0
-LOOK_SECONDS = 0.02
+POLL_SECONDS = 0.02
 
 
 class LocalBackend:
@@ -94,7 +94,7 @@ class LocalBackend:
 
         settings, console = self._settings, self._console
         steps = engines.load_steps(engine)
-        # What may be asked about, or refused, comes first.
+        # Downloads come first, since they may need a confirmation or fail.
         here = download_inputs(settings, console, pipeline.steps)
         images = self._build(pipeline, engine, allotted)
         with console.step("submit") as shown:
@@ -147,14 +147,14 @@ class LocalBackend:
         return outputs_of(run, steps)
 
     def fetch_snapshots(self, run: RunRecord, steps: Sequence[StepRecord]) -> None:
-        """See :class:`~workflows.backends.base.Backend`: they have been written here."""
+        """See :class:`~workflows.backends.base.Backend`: they were already written here."""
 
     # Before the start
 
     def _build(
         self, pipeline: Pipeline, engine_name: str, allotted: Mapping[str, Mapping[int, int]]
     ) -> dict[str, ImageRef]:
-        """The environment of every step, each built once."""
+        """Build the environments of all steps, each one once."""
         from ..environments.step_environments import resolve_step_environments
         from ..pipelines.problems import combine_errors
 
@@ -164,7 +164,7 @@ class LocalBackend:
             resolved, errors = resolve_step_environments(pipeline.steps, self._settings, engine)
             if errors:
                 raise combine_errors(errors, pipeline.files)
-            # One with the published options may import debugpy whether or not anybody is let in.
+            # A script with the published options may import debugpy even where it is not debugged.
             debugged = {
                 resolved[step.name].key
                 for step in pipeline.steps

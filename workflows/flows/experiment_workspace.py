@@ -116,7 +116,7 @@ class WorkspaceRuns:
         from .pipeline import Wanted
 
         wanted = Wanted(options.inputs)
-        return self.backend.loaded(file, lambda sdk, _: job_from_file(file, name, self.settings, sdk, wanted))
+        return self.backend.load_job(file, lambda sdk, _: job_from_file(file, name, self.settings, sdk, wanted))
 
     def _configured(self, name: str, options: RunOptions) -> LoadedJob:
         from ..azureml.v2.experiment_job import job_from_configuration
@@ -133,7 +133,7 @@ class WorkspaceRuns:
                 settings, config, name, file, lambda: Assets(settings, self.console.line, workspace)
             )
 
-        return self.backend.loaded(file, load)
+        return self.backend.load_job(file, load)
 
     def _rerun_options(self, options: RunOptions) -> str:
         """The options that, with the experiment's name, run it there again."""

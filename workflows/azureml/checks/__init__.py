@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a workspace, looked at one after the other; nothing in it is changed."""
+"""Checks everything that can be wrong with a workspace, one thing after the other, without changing anything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..sdk_choice import chosen_sdk
 
 
 def findings(settings: Settings, report: Report) -> Iterator[Finding]:
-    """Look at one thing after the other, as long as the next one makes sense.
+    """Run the checks in order, as long as the next one makes sense.
 
     Args:
         settings: Which workspace, who signs in, and which SDK is asked for.

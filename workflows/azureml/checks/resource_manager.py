@@ -1,4 +1,4 @@
-"""What Azure's resource manager tells of a workspace: only read, and the same for either SDK."""
+"""Checks of a workspace by Azure's resource manager, which are the same for both SDKs and only read."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from ..history import child_object
 from ..limited_requests import fetch_response
 from ..workspace import WorkspaceName
 
-#: What is looked at, each with its name.
+#: The checks with their names.
 Checks = Sequence[tuple[str, Callable[[], Iterator[Finding]]]]
 
-#: Seconds until silence of a host counts as its not being reachable.
+#: Seconds without a response after which a host counts as unreachable.
 REACH_SECONDS = 10.0
 _PERMISSIONS_VERSION = "2022-04-01"
-#: Pages of one list at the most.
+#: The most pages of one list.
 _PAGES = 100
 #: The resource provider's operations on a workspace begin so.
 WORKSPACES = "Microsoft.MachineLearningServices/workspaces"
 
 
 class Manager:
-    """Asks the resource manager, and changes nothing.
+    """Sends read-only requests to the resource manager.
 
     Args:
-        address: The resource manager's.
-        authorization: The header that says who asks.
+        address: The resource manager's address.
+        authorization: The value of the Authorization header.
         report: Called with what is being waited for.
     """
 
@@ -43,12 +43,12 @@ class Manager:
         """Every value of a list.
 
         Args:
-            path: What is asked for.
-            doing: What that is, as in "listing the compute targets".
-            **parameters: What is added to the address.
+            path: The list's path.
+            doing: What is being done, as in "listing the compute targets".
+            **parameters: The query parameters.
 
         Raises:
-            UserError: It is not given.
+            UserError: The request failed.
         """
         found: list[Mapping[str, Any]] = []
         address, more = f"{self._address}{path}", parameters
@@ -57,7 +57,7 @@ class Manager:
             values = told.get("value")
             found += [one for one in values if isinstance(one, dict)] if isinstance(values, list) else []
             following = told.get("nextLink")
-            # The token goes to nobody else.
+            # The token must not be sent to another host.
             if not isinstance(following, str) or not following.startswith(f"{self._address}/"):
                 break
             address, more = web_address(following, "an address"), {}
@@ -75,12 +75,12 @@ class Manager:
 
 
 def workspace_finding(name: WorkspaceName) -> Finding:
-    """Which workspace is looked at, and what says so."""
+    """The finding that names the workspace, and the file that names it."""
     return Finding("settings", True, f"{name}{f', of {name.source}' if name.source else ''}")
 
 
 def run_checks(looks: Checks) -> Iterator[Finding]:
-    """What each look finds; one that fails keeps no other from being done."""
+    """The findings of each check. A check that fails does not stop the others."""
     for title, look in looks:
         try:
             yield from look()
@@ -96,13 +96,13 @@ class Compute:
         name: Its name.
         kind: Such as ``AmlCompute``.
         state: Such as ``Succeeded``; of a compute instance, ``Running`` or ``Stopped``.
-        nodes: Nodes there are now; None for what has no nodes.
-        most: Nodes there may be.
-        subnet: The subnet that its nodes are in, ``NETWORK/SUBNET``; empty where it is in none of the person's.
+        nodes: The current number of nodes; None for a target without nodes.
+        most: The maximum number of nodes.
+        subnet: The subnet of its nodes, ``NETWORK/SUBNET``; empty where it is in none of the user's networks.
         public: A public address, if it has one.
-        private: A private address, if it is told.
-        size: The size of its nodes, such as ``Standard_D2_v2``, if it is told.
-        low_priority: Whether its nodes are of low priority, of which there is another quota.
+        private: A private address, if it is known.
+        size: The size of its nodes, such as ``Standard_D2_v2``, if it is known.
+        low_priority: Whether its nodes have low priority, for which there is a separate quota.
     """
 
     name: str
@@ -118,10 +118,10 @@ class Compute:
 
 
 def permission_findings(manager: Manager, scope: str, needed: Mapping[str, str]) -> Iterator[Finding]:
-    """What is allowed (Microsoft.Authorization, Permissions: List For Resource).
+    """Check the user's permissions (Microsoft.Authorization, Permissions: List For Resource).
 
     Args:
-        manager: Whom to ask.
+        manager: The resource manager.
         scope: The workspace's path.
         needed: What each operation is needed for.
     """
@@ -143,7 +143,7 @@ def permission_findings(manager: Manager, scope: str, needed: Mapping[str, str])
 
 
 def is_allowed(granted: Sequence[Mapping[str, Any]], action: str) -> bool:
-    """Whether one of the grants holds an action; patterns with `*`, whatever the case."""
+    """Whether one of the grants allows an action. Patterns may have `*`; case is ignored."""
 
     def holds(patterns: object) -> bool:
         texts = patterns if isinstance(patterns, list) else []
@@ -157,7 +157,7 @@ def _number(value: object) -> int | None:
 
 
 def parse_compute(name: str, told: Mapping[str, Any]) -> Compute:
-    """A compute target as the resource manager describes it, or as SDK v1 hands that on."""
+    """A compute target from the resource manager's description, which SDK v1 returns as well."""
     about = child_object(told, "properties")
     own, status = child_object(about, "properties"), child_object(about, "status")
     addresses, scale = child_object(own, "connectivityEndpoints"), child_object(own, "scaleSettings")
@@ -166,7 +166,7 @@ def parse_compute(name: str, told: Mapping[str, Any]) -> Compute:
     return Compute(
         name=name,
         kind=str(about.get("computeType") or "compute"),
-        # SDK v1 puts it beside the rest.
+        # SDK v1 puts the state beside the other properties.
         state=str(status.get("state") or own.get("state") or about.get("provisioningState") or "unknown"),
         nodes=_number(own.get("currentNodeCount")) if nodes is None else nodes,
         most=_number(scale.get("maxNodeCount")),
@@ -179,10 +179,10 @@ def parse_compute(name: str, told: Mapping[str, Any]) -> Compute:
 
 
 def compute_findings(found: Sequence[Compute], wanted: str | None, relay: bool) -> Iterator[Finding]:
-    """What is to be said of every compute target.
+    """The findings for all compute targets.
 
     Args:
-        found: Those there are.
+        found: The workspace's compute targets.
         wanted: The one that AML_COMPUTE_TARGET names.
         relay: Whether steps are reached by their own ssh service.
     """
@@ -258,7 +258,7 @@ def datastore_finding(text: str, host: str) -> Finding:
 
 
 def reason_unreachable(address: str) -> str:
-    """Why nobody answers at an address; empty where somebody does, whatever is said."""
+    """Why an address cannot be reached; empty where there is any response."""
     import requests
 
     try:

@@ -20,7 +20,7 @@ from ..workspace import find_workspace
 from . import resource_manager
 from .resource_manager import WORKSPACES, Compute, Manager, parse_compute, reason_unreachable
 
-#: What has to be allowed for what (the resource provider's operations, Microsoft.MachineLearningServices).
+#: What each required operation is needed for (resource provider Microsoft.MachineLearningServices).
 NEEDED = {
     f"{WORKSPACES}/jobs/read": "following jobs",
     f"{WORKSPACES}/jobs/write": "submitting jobs (AML_BACKEND=azureml)",
@@ -33,12 +33,12 @@ NEEDED = {
 }
 _PROVIDER = "providers/Microsoft.MachineLearningServices"
 _VERSION = {"api-version": JOBS_VERSION}
-#: Seconds that this machine's clock may differ from Azure's before it is said.
+#: Seconds that this machine's clock may differ from Azure's before it is reported.
 _CLOCK_SECONDS = 60.0
 
 
 def findings(settings: Settings, report: Report) -> Iterator[Finding]:
-    """Look at one thing after the other, as long as the next one makes sense."""
+    """Run the checks in order, as long as the next one makes sense."""
     yield Finding("SDK", True, f"{sdk_choice.PACKAGE} {sdk_choice.require_v2()}")
     try:
         name = find_workspace(settings)
@@ -88,7 +88,7 @@ def findings(settings: Settings, report: Report) -> Iterator[Finding]:
 
 
 def _signed_in(settings: Settings, first: str, second: str, signing: Any, report: Report) -> Finding:
-    """Submitting a pipeline takes a token of Azure ML's own, besides that of the resource manager."""
+    """Check the sign-in: a pipeline also needs a token for Azure ML itself, besides that for the resource manager."""
     try:
         attempt(lambda: signing.get_token(f"{second}/.default"), SIGNING_IN, report)
     except UserError as error:
@@ -108,7 +108,7 @@ def _clock(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _quotas(asked: Manager, workspace: Workspace, targets: list[Compute]) -> Iterator[Finding]:
-    """Whether there is room for one more node of each cluster (Usages: List, Virtual Machine Sizes: List)."""
+    """Check the quota for one more node of each cluster (Usages: List, Virtual Machine Sizes: List)."""
     clusters = [one for one in targets if one.kind == "AmlCompute" and one.size and one.nodes is not None]
     if not clusters:
         return
@@ -134,7 +134,7 @@ def _quotas(asked: Manager, workspace: Workspace, targets: list[Compute]) -> Ite
 
 
 def _free(usages: list[Mapping[str, Any]], family: str, low_priority: bool) -> list[tuple[str, int]]:
-    """What is left in a region and of a family of sizes. Low priority has one quota for all families."""
+    """The unused quota of the region and of a family of sizes. Low priority has one quota for all families."""
     found = []
     for one in usages:
         name, limit, used = child_object(one, "name"), one.get("limit"), one.get("currentValue")
@@ -153,10 +153,10 @@ def _letters(text: str) -> str:
 
 
 def relay_host(history: str) -> str:
-    """The host by which the relay of a workspace's region is tried; empty where that is not known.
+    """A host for checking the relay of a workspace's region; empty where it is not known.
 
-    A job's own name is made when its service comes up: ``ssh-….REGION.nodes.azureml.ms``, beside the region's other
-    services at ``REGION.api.azureml.ms``.
+    A job's own host name is created when its service starts: ``ssh-….REGION.nodes.azureml.ms``. The region's other
+    services are at ``REGION.api.azureml.ms``.
 
     Args:
         history: Address of the workspace's run history service.

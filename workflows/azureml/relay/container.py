@@ -1,4 +1,4 @@
-"""SSH to a node's container, kept up: it stands where a forwarded port wants an SSH transport."""
+"""Keeps an SSH connection to a node's container, with the interface of an SSH transport for forwarded ports."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .websocket_stream import NoService, RelayRefused, connect
 
 #: The user of a job's container and of a compute instance.
 USER = "azureuser"
-#: Below a service's address, the path at which the relay opens websockets.
+#: The path below a service's address at which the relay opens websockets.
 PATH = "/nbip/v1.0/ws-tcp"
-_OTHER_KEY = "what answers is not the job's container: its host key is another one"
+_OTHER_KEY = "what answers is not the job's container: its host key is a different one"
 #: Seconds for SSH's own greeting and login.
 LOGIN_SECONDS = 30.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
-#: What carries a connection where the container's sshd forwards none: bytes between its streams and the port.
+#: A program that copies bytes between its streams and a port, for containers whose sshd does not forward ports.
 _PIPE = """\
 import os, socket, sys, threading
 end = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
@@ -48,14 +48,14 @@ def address_of(endpoint: str, node: int) -> str:
     """The websocket of a node.
 
     Args:
-        endpoint: ``ProxyEndpoint`` of a service's instance, with ``<nodeIndex>`` in the node's place.
+        endpoint: ``ProxyEndpoint`` of a service's instance, with ``<nodeIndex>`` in place of the node's index.
         node: The node, counted from 0.
     """
     return as_websocket(endpoint.replace("<nodeIndex>", str(node))) + PATH
 
 
 def as_websocket(address: str) -> str:
-    """An address as that of a websocket, without a slash at its end."""
+    """An address with a websocket's scheme, without a slash at its end."""
     text = address.rstrip("/")
     for plain, other in (("https://", "wss://"), ("http://", "ws://")):
         if text.startswith(plain):
@@ -69,18 +69,18 @@ def fingerprint(key: bytes) -> str:
 
 
 class Container:
-    """One node's container. Several ranks in it share the connection.
+    """The connection to one node's container. Several ranks in the container share it.
 
     Args:
-        endpoint: Where the relay is, by the service's latest word; None while there is no such service.
+        endpoint: Returns the relay's current address from the service; None while there is no such service.
         node: The node, counted from 0.
-        token: A token for Azure's resource manager that holds; another one than what it is given, which was refused.
+        token: Returns a valid token for Azure's resource manager, other than the refused one that it is passed.
         key: The run's private key.
-        host_keys: Fingerprints of the keys that the container has announced of its own accord; empty where it has not.
+        host_keys: Returns the fingerprints of the host keys that the container has announced; empty where none.
 
     Attributes:
-        trouble: Why there is no connection now, in a few words; empty where there is one, or none was asked for.
-        hopeless: Whether that is for good.
+        trouble: Why there is no connection now, in a few words; empty where there is one, or none was requested.
+        hopeless: Whether further attempts are pointless.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Container:
         return False
 
     def _try(self) -> bool:
-        """Connect once; where that fails, the next attempt comes after a pause that grows."""
+        """Connect once. After a failure, the pause before the next attempt grows."""
         try:
             self._transport = self._connect()
         except (RelayRefused, OSError, EOFError) as error:
@@ -156,7 +156,7 @@ class Container:
         try:
             stream = connect(address_of(endpoint, self._node), token)
         except RelayRefused as error:
-            # By the relay's clock it may have ended, or it was withdrawn.
+            # The token may have expired by the relay's clock, or was revoked.
             self._refused = token if error.status == 401 else ""
             raise
         self._refused = ""
@@ -178,7 +178,7 @@ class Container:
         """A connection to a port of the container.
 
         Raises:
-            Exception: What paramiko raises: nobody listens there, or the connection has gone.
+            Exception: What paramiko raises where nothing listens there or the connection is lost.
         """
         import paramiko
 
@@ -194,12 +194,12 @@ class Container:
         import shlex
 
         channel = transport.open_session(timeout=timeout)
-        # -I: nothing of the folder in which the session begins is imported.
+        # -I: nothing is imported from the folder in which the session begins.
         channel.exec_command(f"python3 -I -c {shlex.quote(_PIPE)} {int(address[1])}")
         return channel
 
     def close(self) -> None:
-        """End it, for good."""
+        """Close the connection for good."""
         self._closed = True
         with self._lock, contextlib.suppress(Exception):
             if self._transport is not None:

@@ -1,9 +1,9 @@
-"""A compute instance through its own websocket: found in its workspace, asked for its state, connected to.
+"""Finds a compute instance in its workspace, reads its state, and connects to it through its own websocket.
 
-As ``az ml compute connect-ssh`` does it (Azure/azure-cli-extensions, azext_mlv2/manual/custom: compute.py,
-_ssh_command.py and _ssh_connector.py): the address is that of its Jupyter, port 22 is asked for, a token for the
-resource manager lets in, the user is azureuser, and the key is one whose public half Azure was given when the
-instance was made.
+It works like ``az ml compute connect-ssh`` (Azure/azure-cli-extensions, azext_mlv2/manual/custom: compute.py,
+_ssh_command.py and _ssh_connector.py): the address is that of the instance's Jupyter with port 22, the token is one for
+the resource manager, the user is azureuser, and the public half of the key was given to Azure when the instance was
+created.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from .websocket_stream import RelayRefused, connect
 if TYPE_CHECKING:
     from ...remote.instances import Instance
 
-#: The version of the resource manager's interface.
+#: The version of the resource manager's API.
 _VERSION = "2023-10-01"
-#: Below the address of an instance's Jupyter, the websocket that leads to its SSH server.
+#: The path of the websocket to an instance's SSH server, below the address of its Jupyter.
 _PATH = f"{PATH}/port/22"
 #: Seconds for the websocket to answer: the relay may take half a minute the first time.
 ANSWER_SECONDS = 40.0
-#: Seconds after which it is said what is waited for.
+#: Seconds after which a slow connection is reported.
 _SAY_AFTER = 3.0
-#: Pauses, in seconds, before the websocket is tried again where that may help.
+#: Pauses, in seconds, before the websocket is tried again after an error that may be transient.
 _PAUSES = (1.0, 2.0, 4.0)
 _PACKAGES = {"websocket-client": "websocket", "azure-identity": "azure.identity", "tenacity": "tenacity"}
 _STOPPED = ("Stopped", "Stopping")
@@ -48,13 +48,13 @@ _GONE = ("CreateFailed", "Deleting", "Unusable")
 
 @dataclass(frozen=True)
 class InstanceState:
-    """What Azure tells of a compute instance.
+    """The state of a compute instance, as Azure describes it.
 
     Attributes:
         state: `Running`, `Stopped`, …
         endpoint: The address of its Jupyter; empty where it has none.
-        public_key: The public key that it lets in; empty where Azure knows of none.
-        owner: Who it belongs to, in words; empty where that is the one who is signed in.
+        public_key: The public key that it accepts; empty where Azure knows of none.
+        owner: Its owner's name; empty where that is the signed-in user.
     """
 
     state: str
@@ -64,13 +64,13 @@ class InstanceState:
 
 
 def require_packages(auth: str) -> str:
-    """Check that what this takes is installed; its versions, in words.
+    """Check that the required packages are installed; returns their versions as text.
 
     Args:
-        auth: Who signs in: one's own credential needs no azure-identity.
+        auth: The value of AML_AUTH: the user's own credential needs no azure-identity.
 
     Raises:
-        UserError: Something is missing.
+        UserError: A package is missing.
     """
     wanted = [name for name in _PACKAGES if ":" not in auth or name != "azure-identity"]
     missing = [name for name in wanted if not _is_there(_PACKAGES[name])]
@@ -89,7 +89,7 @@ def _is_there(module: str) -> bool:
 
 @contextmanager
 def _of_azure() -> Iterator[None]:
-    """Say who it was that has sent what cannot be; the next time it may be something else."""
+    """Name Azure as the sender of an invalid response, which something else may have sent."""
     try:
         yield
     except Refused as error:
@@ -101,10 +101,10 @@ def _of_azure() -> Iterator[None]:
 
 @_of_azure()
 def look_up_workspace(instance: Instance, report: Report | None = None) -> None:
-    """Check that the instance's workspace is there.
+    """Check that the instance's workspace exists.
 
     Raises:
-        UserError: It is not, or cannot be asked.
+        UserError: It does not, or the request failed.
     """
     try:
         _get(instance, "", "reading the workspace", report)
@@ -114,14 +114,14 @@ def look_up_workspace(instance: Instance, report: Report | None = None) -> None:
 
 @_of_azure()
 def look_up(instance: Instance, report: Report | None = None) -> InstanceState:
-    """What Azure tells of an instance.
+    """Look up the state of an instance.
 
     Args:
-        instance: Which one.
-        report: Called with what is being waited for; None where whoever asks tries again by itself.
+        instance: The instance.
+        report: Called with what is being waited for; None where the caller retries by itself.
 
     Raises:
-        UserError: There is no such instance, or it cannot be asked for.
+        UserError: There is no such instance, or the request failed.
     """
     try:
         told = _get(instance, f"/computes/{instance.name}", f"reading the compute instance {instance.name}", report)
@@ -174,8 +174,8 @@ def require_usable(instance: Instance, found: InstanceState) -> None:
         )
     if not found.endpoint.startswith("https://"):
         raise UserError(
-            f"The way to the compute instance {instance.name} is not encrypted: {found.endpoint}.",
-            "No token is sent there; ask whoever keeps the workspace.",
+            f"The address of the compute instance {instance.name} is not encrypted: {found.endpoint}.",
+            "No token was sent there; ask the administrator of the workspace.",
         )
 
 
@@ -184,11 +184,11 @@ def open_stream(instance: Instance, found: InstanceState, report: Report | None 
 
     Args:
         instance: The instance.
-        found: What Azure tells of it.
+        found: Its state.
         report: As for :func:`look_up`.
 
     Raises:
-        UserError: It is not let in, or nothing answers.
+        UserError: The connection was refused, or nothing answers.
     """
     address = websocket_address(found.endpoint)
     held, pauses = tokens.token(instance), list(_PAUSES if report is not None else ())
@@ -201,7 +201,7 @@ def open_stream(instance: Instance, found: InstanceState, report: Report | None 
                 return connect(address, held, ANSWER_SECONDS)
         except RelayRefused as error:
             if error.status == 401 and not renewed:
-                # It has ended since, or somebody has signed out: once more with a new one.
+                # The token has expired or was revoked, so one more attempt is made with a new token.
                 held, renewed = tokens.token(instance, refused=held), True
                 continue
             if not pauses or not (error.status >= 500 or error.status == 429):
@@ -222,7 +222,7 @@ def websocket_address(endpoint: str) -> str:
 
 
 def connect_to_instance(instance: Instance, report: Report | None = None) -> tuple[socket.socket, InstanceState]:
-    """A socket to an instance's SSH server, and what Azure tells of it.
+    """Connect to an instance; returns a socket to its SSH server, and its state.
 
     Raises:
         UserError: See the functions above.
@@ -234,7 +234,7 @@ def connect_to_instance(instance: Instance, report: Report | None = None) -> tup
 
 
 def key_advice(instance: Instance, found: InstanceState) -> str:
-    """What a person has to do where an instance lets none of their keys in."""
+    """What the user has to do where an instance accepts none of their keys."""
     if not found.public_key:
         return (
             f"Azure has no key for {instance.name}; it takes one only when an instance is made"
@@ -248,7 +248,7 @@ def key_advice(instance: Instance, found: InstanceState) -> str:
 
 
 def describe_key(public_key: str) -> str:
-    """A public key as people compare it: its kind, its fingerprint and its comment."""
+    """A public key as text to compare: its kind, its fingerprint and its comment."""
     import base64
     import binascii
     import hashlib
@@ -263,7 +263,7 @@ def describe_key(public_key: str) -> str:
 
 
 def _get(instance: Instance, path: str, doing: str, report: Report | None) -> dict[str, Any]:
-    """What the resource manager answers of the workspace; once more with another token where it refuses one."""
+    """Send a request about the workspace to the resource manager. A refused token is renewed once."""
     import requests
 
     def ask(refused: str = "") -> dict[str, Any]:
@@ -300,7 +300,7 @@ def _no_workspace(instance: Instance) -> NotFound:
 
 
 def _not_found(instance: Instance, what: str, report: Report | None) -> NotFound:
-    """That there is no such instance, with those there are; or no such workspace."""
+    """The error for a missing instance, with the existing ones, or for a missing workspace."""
     try:
         told = _get(instance, "/computes", "reading which computes there are", report)
     except NotFound:
@@ -318,7 +318,7 @@ def _not_found(instance: Instance, what: str, report: Report | None) -> NotFound
 
 
 def _owner(own: dict[str, Any], claims: dict[str, Any]) -> str:
-    """Who an instance belongs to, where that is somebody else than the one who is signed in."""
+    """The owner of an instance, unless it is the signed-in user."""
     assigned = child_object(child_object(own, "personalComputeInstanceSettings"), "assignedUser").get("objectId")
     maker = child_object(own, "createdBy")
     known, signed_in = assigned or maker.get("userId"), claims.get("oid")
@@ -361,7 +361,7 @@ def _explain(instance: Instance, found: InstanceState, error: RelayRefused) -> U
 
 @contextmanager
 def _report_when_slow(report: Report | None, line: str) -> Iterator[None]:
-    """Say what is waited for, once that takes so long that it is noticed."""
+    """Report what is being waited for once it takes longer than a few seconds."""
     timer = threading.Timer(_SAY_AFTER, lambda: report(f"{line} (Ctrl-C gives up)") if report is not None else None)
     timer.daemon = True
     timer.start()

@@ -1,4 +1,4 @@
-"""The key pair of one run: whoever has it reaches its containers, so it is made anew and never used again."""
+"""The key pair of one run. It gives access to the run's containers, so each run gets a new one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FILE = "relay.key"
 
 
 def make_key(folder: Path) -> str:
-    """Make a run's key pair; the private key is kept in the run's folder, for its owner alone.
+    """Make a run's key pair. The private key is saved in the run's folder, readable only by the owner.
 
     Args:
         folder: The run's folder.
@@ -34,7 +34,7 @@ def make_key(folder: Path) -> str:
 
 
 def load_key(folder: Path) -> Any:
-    """A run's private key, as paramiko has it; None where there is none."""
+    """A run's private key for paramiko; None where there is none."""
     import paramiko
 
     try:
@@ -45,5 +45,5 @@ def load_key(folder: Path) -> Any:
 
 
 def delete_key(folder: Path) -> None:
-    """Delete a run's private key: it opens nothing any more."""
+    """Delete a run's private key, after the run has ended."""
     (folder / _FILE).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The ssh services of a run's jobs: whether they are up, and the connections to their containers."""
+"""Connects to the containers of a run's jobs through the SSH services that the jobs have."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ..history import RunHistory
 from .container import Container
 from .websocket_stream import NoService, RelayRefused
 
-#: The name of the service that a debugged step has beside those of its file.
+#: The name of the service that a debugged step gets in addition to those of its file.
 SERVICE = "azureml_debug"
-#: The log in which the service's own part on the node says what keeps it from coming up.
+#: The log in which the service's program on the node says why it does not start.
 SERVICE_LOG = "system_logs/interactive_capability"
 
 
 class RunRelay:
-    """The way into the containers of one run.
+    """The connections to the containers of one run.
 
     Args:
-        history: Tells of the services.
+        history: The run history, which lists the services.
         key: The run's private key.
     """
 
@@ -36,7 +36,7 @@ class RunRelay:
         Args:
             run_id: The job's own run, or child run.
             node: The node.
-            host_keys: Fingerprints that it has announced by now.
+            host_keys: Returns the fingerprints that it has announced by now.
         """
         with self._lock:
             found = self._containers.get((run_id, node))
@@ -46,7 +46,7 @@ class RunRelay:
         return found
 
     def close(self, run_id: str) -> None:
-        """End the connections to a job's containers."""
+        """Close the connections to a job's containers."""
         with self._lock:
             ended = [self._containers.pop(key) for key in list(self._containers) if key[0] == run_id]
         for one in ended:

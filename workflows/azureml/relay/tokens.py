@@ -1,4 +1,4 @@
-"""The tokens with which compute instances are reached: kept in memory, renewed in time, handed on by a pipe alone."""
+"""The tokens for compute instances: kept in memory, renewed in time, and passed to other processes only by a pipe."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ..v2.credentials import make_credential
 if TYPE_CHECKING:
     from ...remote.instances import Instance
 
-#: Seconds before its end from which a token is no longer used.
+#: Seconds before its expiry from which a token is no longer used.
 _EARLY = 300.0
 
 
 @dataclass
 class _Kept:
-    """What one way to sign in has given in this process."""
+    """What was obtained in this process with one way to sign in."""
 
     cloud: Cloud | None = None
     credential: Any = None
@@ -43,7 +43,7 @@ def cloud(instance: Instance) -> Cloud:
 
     Raises:
         UserError: A variable names none.
-        requests.RequestException: It cannot be asked now.
+        requests.RequestException: The request failed.
     """
     kept = _kept(instance)
     if kept.cloud is None:
@@ -52,12 +52,12 @@ def cloud(instance: Instance) -> Cloud:
 
 
 def token(instance: Instance, refused: str = "", report: Report | None = None) -> str:
-    """A token for the resource manager, which holds.
+    """A valid token for the resource manager.
 
     Args:
-        instance: Whose settings say who signs in.
-        refused: A token that was refused: another one is asked for.
-        report: Called with what is being waited for; None where whoever asks tries again by itself.
+        instance: The instance, whose settings name who signs in.
+        refused: A token that was refused: another one is requested.
+        report: Called with what is being waited for; None where the caller retries by itself.
 
     Raises:
         UserError: Nobody is signed in.
@@ -80,18 +80,18 @@ def token(instance: Instance, refused: str = "", report: Report | None = None) -
 
 
 def claims(instance: Instance) -> dict[str, Any]:
-    """What the token that is held says of whoever is signed in; nothing where there is none, or it says nothing."""
+    """The claims of the current token about the signed-in user; empty where there are none."""
     return token_claims(_kept(instance).token)
 
 
 def export_token(instance: Instance) -> dict[str, Any]:
-    """The token that is held, for a pipe to another process of this program; never for a file or a command line."""
+    """The current token, for a pipe to another process of this program; never for a file or a command line."""
     kept = _kept(instance)
     return {"token": kept.token, "expires": kept.expires}
 
 
 def import_token(instance: Instance, told: dict[str, Any]) -> None:
-    """Go on with what :func:`handed_on` has given in another process."""
+    """Use the token that :func:`export_token` returned in another process."""
     kept = _kept(instance)
     kept.token, kept.expires = str(told["token"]), float(told["expires"])
     if kept.token:

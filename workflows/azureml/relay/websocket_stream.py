@@ -1,4 +1,4 @@
-"""A websocket as a socket: what is written to it goes out as binary frames, and what they bring is read from it."""
+"""A websocket as a socket: written bytes are sent as binary frames, and received frames are read as bytes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
 
 class RelayRefused(OSError):
-    """The relay does not let this in.
+    """The relay refused the connection.
 
     Args:
         reason: Why, in a few words.
-        status: What it has answered; 0 where it has not.
+        status: The HTTP status of its response; 0 where there was none.
     """
 
     def __init__(self, reason: str, status: int = 0) -> None:
@@ -32,7 +32,7 @@ class RelayRefused(OSError):
 
 
 class NoService(RelayRefused):
-    """The service that the relay leads to has failed, and does not come."""
+    """The service behind the relay has failed and will not start."""
 
 
 def connect(address: str, token: str, timeout: float = ANSWER_SECONDS) -> socket.socket:
@@ -40,7 +40,7 @@ def connect(address: str, token: str, timeout: float = ANSWER_SECONDS) -> socket
 
     Args:
         address: Its address, ``wss://…``.
-        token: Whoever shows it is let in.
+        token: The token that gives access.
         timeout: Seconds for it to answer.
 
     Returns:
@@ -53,7 +53,7 @@ def connect(address: str, token: str, timeout: float = ANSWER_SECONDS) -> socket
 
     bundle = next((os.environ[name] for name in _BUNDLES if os.environ.get(name)), None)
     try:
-        # A proxy that HTTPS_PROXY names is gone through, except for what NO_PROXY names.
+        # The connection uses the proxy that HTTPS_PROXY names, except for hosts that NO_PROXY names.
         made = websocket.create_connection(
             address,
             timeout=timeout,
@@ -76,7 +76,7 @@ def connect(address: str, token: str, timeout: float = ANSWER_SECONDS) -> socket
 
 
 def _options() -> tuple[tuple[int, int, int], ...]:
-    """A debugger's small messages do not wait for one another, and nobody waits for a link that is dead."""
+    """Socket options that send small messages at once, and end a dead connection soon."""
     found: tuple[tuple[int, int, int], ...] = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         found += ((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT),)
@@ -111,7 +111,7 @@ class _Joined:
 
     @contextlib.contextmanager
     def _ending(self) -> Any:
-        """Whichever way ends, all does."""
+        """Close both directions when one of them ends."""
         from websocket import WebSocketException
 
         with contextlib.suppress(OSError, WebSocketException):
@@ -120,7 +120,7 @@ class _Joined:
             return
         self._over.set()
         with contextlib.suppress(OSError):
-            # Wakes whoever reads there, on both sides.
+            # This wakes the readers on both sides.
             self._theirs.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError, WebSocketException):
             self._websocket.close(timeout=1)
