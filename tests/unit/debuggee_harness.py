@@ -97,6 +97,7 @@ def over(names: str, cases: Iterable[object]) -> pytest.MarkDecorator:
     )
 
 
+@functools.cache
 def traces(python: str) -> bool:
     """Whether pydevd works through a trace function there; from 3.12 on it does not."""
     question = [python, "-c", "import sys; sys.exit(sys.version_info >= (3, 12))"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shlex
@@ -84,6 +85,7 @@ def announced(file: Path, name: str) -> list[Json]:
     return [record for record in records if record["event"] == name]
 
 
+@functools.cache
 def debugpy_of(python: str) -> str:
     """The folder that holds the debugpy of an interpreter."""
     question = "import debugpy, os; print(os.path.dirname(os.path.dirname(debugpy.__file__)))"
@@ -109,6 +111,7 @@ LOOP = """
 ON_ERROR = {"ON_ERROR": "1"}
 
 
+@functools.cache
 def version(python: str) -> str:
     """As in 3.12.1."""
     question = [python, "-c", "import platform; print(platform.python_version())"]

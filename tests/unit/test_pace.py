@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Hostile
-from debuggee_harness import BOTH, CHILD, EVERY, LIMIT, Child, evaluate, line_of, resume, stopped, until
+from debuggee_harness import BOTH, CHILD, EVERY, LIMIT, Child, evaluate, line_of, over, resume, stopped, until
 
 from workflows.debugger.dap import DapClient
 
@@ -190,8 +190,7 @@ def test_a_step_over_a_fork_ends_in_the_next_line(python: str, tmp_path: Path) -
                 client.request("next" if line != line_of("forked", PACE) else "continue", {"threadId": thread}, LIMIT)
 
 
-@EVERY
-@pytest.mark.parametrize("kind", ["forks-beside", "forks-beside-bare"])
+@over("kind", ["forks-beside", "forks-beside-bare"])
 @pytest.mark.timeout(3600)
 def test_each_stop_beside_a_thread_that_forks_is_told_of_and_it_goes_on_forking(
     python: str, kind: str, tmp_path: Path, hostile: Hostile, request: pytest.FixtureRequest

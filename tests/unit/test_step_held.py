@@ -142,19 +142,18 @@ def test_a_step_that_does_not_wait_can_be_attached_to_at_any_time(python: str, t
         assert step.lines == ["begun"]
 
 
-@EVERY
-@pytest.mark.parametrize(
-    "source",
-    [
-        "import os\nos._exit(7)",
-        "import sys\nsys.exit(7)",
-        "import os\nif os.fork() == 0:\n    os._exit(3)\nos.wait()\nos._exit(7)",
-        "import os, time\nif os.fork() == 0:\n    os._exit(3)\nos.wait()\ntime.sleep(0.06)\nos._exit(7)",
-    ],
-    ids=["vanishes", "exits", "forks", "forks and takes a moment"],
-)
-def test_a_debugger_is_answered_however_soon_the_step_ends(python: str, source: str, tmp_path: Path) -> None:
-    with Step(tmp_path, "{python} train.py", python, source, WAIT="1") as step:
+#: Steps that end at once, or almost.
+ENDS = {
+    "vanishes": "import os\nos._exit(7)",
+    "exits": "import sys\nsys.exit(7)",
+    "forks": "import os\nif os.fork() == 0:\n    os._exit(3)\nos.wait()\nos._exit(7)",
+    "takes a moment": "import os, time\nif os.fork() == 0:\n    os._exit(3)\nos.wait()\ntime.sleep(0.06)\nos._exit(7)",
+}
+
+
+@over("how", ENDS)
+def test_a_debugger_is_answered_however_soon_the_step_ends(python: str, how: str, tmp_path: Path) -> None:
+    with Step(tmp_path, "{python} train.py", python, ENDS[how], WAIT="1") as step:
         step.event("waiting")
         # Raises if it is not.
         with step.attached():
