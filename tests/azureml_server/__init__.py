@@ -1,4 +1,4 @@
-"""A server on 127.0.0.1 that azureml-core takes for a workspace, and that does the work. See README.md."""
+"""A server on 127.0.0.1 that acts as an Azure ML workspace for both SDKs, and runs the jobs. See README.md."""
 
 from .clients import client_environment, client_environment_v2, write_configuration
 from .faults import Fault, Faults

@@ -1,4 +1,4 @@
-"""What the server can be told to do wrong."""
+"""Faults that tests let the server make."""
 
 from __future__ import annotations
 

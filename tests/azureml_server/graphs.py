@@ -1,4 +1,4 @@
-"""A pipeline's graph: what its steps wait for, and what each of them does."""
+"""A pipeline's graph: which steps each step waits for, and what it executes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run history: experiments, runs, what they log, and what clients say of them."""
+"""Run history: experiments and runs, with their logged metrics and the tags and properties that clients set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run is asked to do, read from what the client sent."""
+"""Parses what a client has submitted into what a run executes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Nodes of a job that has several: each has a network and processes of its own, and reaches the workspace alone.
+"""The nodes of a job with several: each has its own network and processes, and can reach only the workspace.
 
-They are namespaces of this machine (Linux, root). What listens on 127.0.0.1 of one is not on another's.
+They are namespaces of this machine (Linux, root). A port on 127.0.0.1 of one node is not reachable from another.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Packaged models: images that the local engine builds of what the client sends, or the contexts to build them of."""
+"""Packaged models: images that the local engine builds from what the client sends, or their build contexts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the work: source folders unpacked, commands run, logs that grow, cancel."""
+"""Executes runs: unpacks source folders, runs commands, writes logs, and cancels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Services of jobs: an OpenSSH in the "container", which is only reached through a websocket.
+"""Services of jobs: an OpenSSH server in the "container", which can only be reached through a websocket.
 
 A websocket at `…/nbip/v1.0/ws-tcp` carries the bytes of the connection to the job's sshd, as binary frames.
 """

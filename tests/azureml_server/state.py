@@ -1,4 +1,4 @@
-"""What the workspace holds: in memory, but for files, which lie in folders as they would in a storage account."""
+"""The workspace's state: in memory, except for files, which are in folders as in a storage account."""
 
 from __future__ import annotations
 

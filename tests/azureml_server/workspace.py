@@ -1,4 +1,4 @@
-"""The workspace itself, as Azure's resource manager tells of it: discovery, computes, datastores, registry keys."""
+"""The workspace, as Azure's resource manager describes it: discovery, computes, datastores, registry keys."""
 
 from __future__ import annotations
 

@@ -51,20 +51,20 @@ def fetch_data(settings: Settings, console: Console, data: Mapping[str, str]) ->
         from ..azureml.data import WorkspaceData
 
         source = WorkspaceData(settings, step.detail)
-        told, paths = [], {}
+        summaries, paths = [], {}
         with sent_by(f"The workspace {source.name}"):
             for name, one in wanted.items():
                 place = source.resolve(one)
                 if isinstance(one, AssetName):
                     step.detail(f"{name}: the dataset {one} lies at {place}")
-                path, size, reused = _bring(source, place, name, step)
+                path, size, reused = _download_path(source, place, name, step)
                 paths[name] = str(path)
-                told.append(f"{name} ({format_size(size)}, {'reused' if reused else 'fetched'})")
-        step.text = ", ".join(told)
+                summaries.append(f"{name} ({format_size(size)}, {'reused' if reused else 'fetched'})")
+        step.text = ", ".join(summaries)
     return {**data, **paths}
 
 
-def _bring(source: WorkspaceData, place: DatastorePath, name: str, step: Step) -> tuple[Path, int, bool]:
+def _download_path(source: WorkspaceData, place: DatastorePath, name: str, step: Step) -> tuple[Path, int, bool]:
     """Where a place's content lies here, its size, and whether it had been fetched before."""
     wanted = DownloadSource(place.path, str(place), f"the datastore {place.datastore}")
     files = downloads.list_files(wanted, lambda prefix: source.blobs(place.datastore, prefix))
@@ -81,18 +81,18 @@ def _bring(source: WorkspaceData, place: DatastorePath, name: str, step: Step) -
             if whole.is_dir():
                 return whole / only, size, True
             downloads.check_free_space(str(place), size, root)
-            _fetch(source, place, files, whole, Progress(step.detail, name, len(files), size))
+            _download_files(source, place, files, whole, Progress(step.detail, name, len(files), size))
     except OSError as error:
         problem = f"{place} cannot be kept in {folder}: {error.strerror or error}."
         raise UserError(problem, "Check that folder, or name another in XDG_CACHE_HOME.") from error
     return whole / only, size, False
 
 
-def _fetch(
+def _download_files(
     source: WorkspaceData, place: DatastorePath, files: Mapping[str, Blob], whole: Path, progress: Progress
 ) -> None:
     """Download all files into a folder that gets its name only when it is complete."""
-    made = not whole.parent.exists()
+    created = not whole.parent.exists()
     make_folder(whole.parent)
     for left in whole.parent.glob("*.part"):
         # A killed command left it; the lock keeps other commands out.
@@ -110,6 +110,6 @@ def _fetch(
     except BaseException:
         with uninterrupted():
             shutil.rmtree(part, ignore_errors=True)
-            if made:
+            if created:
                 whole.parent.rmdir()
         raise

@@ -67,20 +67,20 @@ class AssetDownloader:
         Args:
             wanted: Its name.
             name: What it is called here.
-            named_folder: Whether a folder lies in one more, by its own name, as a model does in a service.
+            named_folder: Whether to put a folder into another folder under its own name, as for a model in a service.
 
         Raises:
             UserError: It cannot be had, or somebody does not want it. What has come of it stays for the next time.
         """
         with sent_by(f"The workspace {self.assets.name}"):
-            return self._bring_from(self._places.locate(wanted), name, named_folder)
+            return self._download_from(self._places.locate(wanted), name, named_folder)
 
     def download_address(self, uri: str, asset: Asset, name: str) -> DownloadedAsset:
         """What lies at an address that an asset names; see :meth:`bring`."""
         with sent_by(f"The workspace {self.assets.name}"):
-            return self._bring_from(self._places.locate_address(uri, asset), name, False)
+            return self._download_from(self._places.locate_address(uri, asset), name, False)
 
-    def _bring_from(self, location: AssetLocation, name: str, named_folder: bool) -> DownloadedAsset:
+    def _download_from(self, location: AssetLocation, name: str, named_folder: bool) -> DownloadedAsset:
         if location.container is None:
             return self._download_url(location)
         wanted = DownloadSource(location.path, location.label, location.store, location.plain)
