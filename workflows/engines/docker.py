@@ -131,9 +131,9 @@ class DockerEngine:
             except BaseException:
                 self._end(handle)
                 raise
-        at = {plan.ports[name]: port for name, port in published.items()}
+        by_container_port = {plan.ports[name]: port for name, port in published.items()}
         check_ports = {
-            name: at.get(check.port, spec.scoring_port)
+            name: by_container_port.get(check.port, spec.scoring_port)
             for name, check in (("ready", spec.ready), ("alive", spec.alive))
         }
         gate_port = published["debug"]

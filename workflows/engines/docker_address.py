@@ -60,18 +60,18 @@ def host() -> str:
     Raises:
         UserError: The chosen context does not exist or cannot be read.
     """
-    given = os.environ.get("DOCKER_HOST")
-    if given:
-        return given
+    chosen = os.environ.get("DOCKER_HOST")
+    if chosen:
+        return chosen
     name = context_name()
     return DEFAULT_HOST if not name else str(_read_endpoint(name)["Host"])
 
 
 def explicit_engine() -> dict[str, str]:
     """The ``host`` or ``context`` that other programs have to be given for this engine; empty for the default one."""
-    given = os.environ.get("DOCKER_HOST")
-    if given:
-        return {} if given == DEFAULT_HOST else {"host": given}
+    chosen = os.environ.get("DOCKER_HOST")
+    if chosen:
+        return {} if chosen == DEFAULT_HOST else {"host": chosen}
     name = context_name()
     return {"context": name} if name else {}
 

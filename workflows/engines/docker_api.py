@@ -43,10 +43,12 @@ class DockerApi:
 
     # Images, networks, the engine
 
-    def images(self, *given: Any, **options: Any) -> Any:
+    def images(self, *arguments: Any, **options: Any) -> Any:
         """As in the SDK's ``APIClient``."""
         return (
-            self._sdk().api.images(*given, **options) if given or options else self._request_json("GET", "/images/json")
+            self._sdk().api.images(*arguments, **options)
+            if arguments or options
+            else self._request_json("GET", "/images/json")
         )
 
     def inspect_image(self, image: str) -> Any:
@@ -64,11 +66,11 @@ class DockerApi:
 
     # Containers
 
-    def create_container(self, image: str, *given: Any, **options: Any) -> Any:
+    def create_container(self, image: str, *arguments: Any, **options: Any) -> Any:
         """As in the SDK's ``APIClient``; ``host_config`` is a mapping as its ``create_host_config`` makes it."""
         # The SDK adds the proxies of config.json to the container's variables.
-        if given or docker_address.read_config().get("proxies") or not options.keys() <= _OPTIONS.keys():
-            return self._sdk().api.create_container(image, *given, **options)
+        if arguments or docker_address.read_config().get("proxies") or not options.keys() <= _OPTIONS.keys():
+            return self._sdk().api.create_container(image, *arguments, **options)
         query = {"name": options.pop("name")} if options.get("name") else {}
         config = {"Image": image, **{_OPTIONS[name]: value for name, value in options.items()}}
         config["Env"] = [f"{name}={value}" for name, value in (options.get("environment") or {}).items()]

@@ -338,7 +338,7 @@ def _remove_leftovers(client: docker.DockerClient, log: Log) -> bool:
             client.api.remove_container(container, force=True)
     needed = _needed_images(client)
     # The newest first, since an image that another builds on cannot be removed.
-    left = [image for image in reversed(log.images) if image not in log.given and image[:12] not in needed]
+    left = [image for image in reversed(log.images) if image not in log.base_images and image[:12] not in needed]
     until = time.monotonic() + _CLEAN_SECONDS
     while left:
         for image in list(left):

@@ -30,7 +30,7 @@ class Log:
         self.lines = deque[str](maxlen=_KEPT_LINES)
         self._journal = journal
         self.images = list[str]()
-        self.given = set[str]()  # images that a FROM names
+        self.base_images = set[str]()  # images that a FROM names
         self.containers = list[str]()
         self.instruction, self.rest = "", ""
 
@@ -44,7 +44,7 @@ class Log:
             self._keep("container", container.group(1))
         elif image := _IMAGE.match(line):
             if self.instruction == "FROM":
-                self.given.add(image.group(1))
+                self.base_images.add(image.group(1))
             else:
                 self.images.append(image.group(1))
                 self._keep("image", image.group(1))

@@ -69,8 +69,8 @@ def step_mounts(spec: StepSpec) -> list[Any]:
     code = code_links(spec).places
     places += [(target, Path(local), False) for target, local in code.items()]
     folders = [(path, input_path(name, path)) for name, path in spec.inputs.items() if path.is_dir()]
-    of_data = find_outward_links([*code_mounts(spec), *folders], _OWN).places if folders else {}
-    places += [(target, Path(local), True) for target, local in of_data.items() if not is_below(target, code)]
+    data = find_outward_links([*code_mounts(spec), *folders], _OWN).places if folders else {}
+    places += [(target, Path(local), True) for target, local in data.items() if not is_below(target, code)]
     places += [(target, Path(local), True) for target, local in live_packages(spec).items()]
     return [bind_mount(target, str(source), read_only) for target, source, read_only in places]
 

@@ -27,13 +27,13 @@ _THEIRS = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")
 _NO_ID = re.compile(r"[^\w-]")
 
 
-def prepare_store(spec: StepSpec, present: Mapping[str, str], seen: str) -> dict[str, str]:
+def prepare_store(spec: StepSpec, present: Mapping[str, str], step_path: str) -> dict[str, str]:
     """Create a step's store and its run.
 
     Args:
         spec: The step.
         present: The step's variables so far.
-        seen: The path of :data:`FOLDER` as the step sees it.
+        step_path: The path of :data:`FOLDER` as the step sees it.
 
     Returns:
         The variables by which mlflow finds the store; none where the user's variables name another one.
@@ -45,7 +45,7 @@ def prepare_store(spec: StepSpec, present: Mapping[str, str], seen: str) -> dict
         return {}
     experiment = present.get("MLFLOW_EXPERIMENT_NAME") or spec.tracking.experiment
     run_id = mlflow_run_id(spec.tracking.run_id)
-    root = f"file://{quote(seen)}"
+    root = f"file://{quote(step_path)}"
     now = int(time.time() * 1000)
     folder = spec.folder / FOLDER / STORE / EXPERIMENT_ID
     _write(

@@ -61,13 +61,13 @@ def prepare(environment: Path, run_id: str, step: str) -> dict[str, str]:
     (folder / "pyvenv.cfg").write_text(settings, "utf-8")
     # A second environment for programs such as poetry, which look for the Python of VIRTUAL_ENV. If the first folder
     # had that Python in its `bin`, which comes first on the path, it would be the Python of the whole step.
-    seen = folder / _SEEN
-    make_folder(seen / "bin")
+    environment_view = folder / _SEEN
+    make_folder(environment_view / "bin")
     for program in (environment / "bin").iterdir():
-        (seen / "bin" / program.name).symlink_to(target if program.name.startswith("python") else program)
+        (environment_view / "bin" / program.name).symlink_to(target if program.name.startswith("python") else program)
     for name in ("lib", "lib64"):
-        (seen / name).symlink_to(folder / "lib")
-    (seen / "pyvenv.cfg").write_text(settings, "utf-8")
+        (environment_view / name).symlink_to(folder / "lib")
+    (environment_view / "pyvenv.cfg").write_text(settings, "utf-8")
     others = os.pathsep.join([str(environment / "bin"), os.environ.get("PATH", os.defpath)])
     step_wrappers.make_wrappers(folder / _PROGRAMS, others)
     fill_line = f"import sys; sys.path.append({str(site)!r}); import {NAME}; sys.path.remove({str(site)!r}); "
@@ -76,7 +76,7 @@ def prepare(environment: Path, run_id: str, step: str) -> dict[str, str]:
         VARIABLE: str(folder),
         step_wrappers.ENVIRONMENT: str(environment),
         "UV_PYTHON": str(folder / INTERPRETER),
-        "VIRTUAL_ENV": str(seen),
+        "VIRTUAL_ENV": str(environment_view),
     }
 
 

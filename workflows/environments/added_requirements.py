@@ -68,11 +68,11 @@ def check_debugpy(
     Raises:
         UserError: It does.
     """
-    asked: list[tuple[Requirement | CondaPackage, str]] = [
+    specifiers: list[tuple[Requirement | CondaPackage, str]] = [
         *((item, _versions(item.text)) for item in (*present, *constraints) if item.local is None),
         *((item, item.constraint) for item in packages),
     ]
-    for item, versions in asked:
+    for item, versions in specifiers:
         if item.name == "debugpy" and not _fits(versions):
             name = item.text.partition(";")[0].partition(" --")[0].strip()
             raise UserError(

@@ -135,11 +135,11 @@ def _with_venv(work: Work, python: str) -> None:
 
 def _seed(work: Work, program: str, python: str, environment: Mapping[str, str]) -> None:
     """Install the pip that comes with Python; where none does, the one from the package index."""
-    told = subprocess.run(
+    listing = subprocess.run(
         [python, "-I", "-c", _SEEDS], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )
     wheels = dict[str, str]()
-    for path in filter(None, told.stdout.splitlines()):
+    for path in filter(None, listing.stdout.splitlines()):
         wheels.setdefault(os.path.basename(path).partition("-")[0], path)
     inside = pythons.environment_python(work.folder)
     if "pip" not in wheels:
@@ -228,8 +228,8 @@ def _package_names(definition: EnvironmentDefinition) -> str:
     """The names of a definition's first packages, for a line of progress."""
     wanted = (*definition.pip, *definition.translate_conda()[0])
     names = [item.local.name if item.local is not None else item.name or scrub(item.text) for item in wanted]
-    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
-    return ", ".join(names[:_SHOWN_NAMES]) + more if names else "nothing but pip"
+    rest = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    return ", ".join(names[:_SHOWN_NAMES]) + rest if names else "nothing but pip"
 
 
 def _run_uv_install(

@@ -199,8 +199,8 @@ def _make_environment(work: Work, choice: pythons.Choice, conda: str | None) -> 
         python = choice.executable
         if pythons.read_facts(python) is None or not choice.satisfied:
             python = sys.executable
-            asked = f"python{definition.python}"
-            notes.append(f"{definition.source.name} asks for {asked}; using {minor}, conda is not used here")
+            wanted = f"python{definition.python}"
+            notes.append(f"{definition.source.name} asks for {wanted}; using {minor}, conda is not used here")
         make_empty_environment(work, python)
         notes += definition.translate_conda()[1]
     return notes
