@@ -154,7 +154,7 @@ def _disk(settings: Settings) -> Iterator[Finding]:
         places.setdefault(os.stat(near).st_dev, (name, near))
     for name, folder in places.values():
         free = shutil.disk_usage(folder).free
-        remedy = "Make room: inv container.prune" if free < LOW_DISK else ""
+        remedy = "Free some space: inv container.prune" if free < LOW_DISK else ""
         yield Finding("disk", None if remedy else True, f"{format_size(free)} free for the {name}", remedy)
 
 

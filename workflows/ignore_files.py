@@ -25,7 +25,7 @@ def read_patterns(path: Path) -> list[str]:
         lines = read_text(path, "utf-8-sig", "replace", _MOST_BYTES).splitlines()
     except OSError as error:
         problem = f"{path.name} cannot be read: {error.strerror or error}."
-        raise UserError(problem, "Make it readable, or take it away.", file=shown(path)) from error
+        raise UserError(problem, "Make it readable, or remove it.", file=shown(path)) from error
     for number, line in enumerate(lines, 1):
         if not line.startswith("#") and has_many_wildcards(line):
             problem = f"This pattern has more than {MOST_WILDCARDS} wildcards."

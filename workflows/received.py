@@ -53,8 +53,8 @@ class Refused(UserError):
         self.what, self.who = what, who
         super().__init__(
             f"{who or 'The other side'} has sent {what}.",
-            "It was not taken. Is this the one that you mean, and does nobody else have a hand in it? "
-            "Then both sides may be of different versions: update them.",
+            "It was discarded. Check that you have named the right one, and that nobody has tampered with it. "
+            "If so, both sides may have different versions: update them.",
         )
 
 
@@ -355,7 +355,7 @@ def anything(value: Any, what: str) -> Any:
                 inner += one
         count += len(inner)
         if level > LEVELS or count > VALUES:
-            raise Refused(f"{what} that has more in it than can be gone through")
+            raise Refused(f"{what} that is nested too deeply or has too many values")
         left = inner
     return value
 

@@ -123,5 +123,5 @@ def check_free_space(folder: Path, size: int) -> None:
     if found is not None and size > max(0, found.free - SPARE_BYTES):
         raise UserError(
             f"{format_size(size)} are to come, and there is no room for them: {found}.",
-            "Make room, or name another folder.",
+            "Free some space, or name another folder.",
         )

@@ -134,7 +134,7 @@ def test_a_machine_that_lies_is_told_of_in_two_lines_and_nothing_comes_of_it(
     for typed, lie, said in CASES:
         project.host.put("lies.json", json.dumps(lie))
         result = project.inv(typed[0], "--remote", *typed[1:])
-        result.says("has sent", "not taken")
+        result.says("has sent", "discarded")
         assert said in result.err and project.host.address in result.err, (typed, lie, result.err)
         assert seen() == before, (typed, lie)
     assert not os.path.exists("/tmp/escaped.sh") and not (tmp_path / "escaped.sh").exists()

@@ -93,7 +93,7 @@ def test_two_lines_say_who_has_sent_what() -> None:
         received.relative_path("../../escaped.sh", "a name")
     first, second = str(raised.value).splitlines()
     assert first == "error: me@box:22 has sent a name that does not stay in its folder: ../../escaped.sh."
-    assert "not taken" in second
+    assert "discarded" in second
 
 
 def test_what_is_refused_is_shown_without_what_it_does_to_a_terminal() -> None:

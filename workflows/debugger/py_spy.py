@@ -39,7 +39,7 @@ def read_stacks(pid: int, code: list[str]) -> dict[str, Any]:
     """
     program = find_program()
     if program is None:
-        raise PySpyError("py-spy, which looks from outside, is not installed (pip install py-spy)")
+        raise PySpyError("py-spy, which reads stacks from outside, is not installed (pip install py-spy)")
     try:
         done = subprocess.run(
             [program, "dump", "--json", "--pid", str(pid)],
@@ -51,10 +51,10 @@ def read_stacks(pid: int, code: list[str]) -> dict[str, Any]:
         )
         threads = json.loads(done.stdout) if done.returncode == 0 else None
     except (OSError, subprocess.TimeoutExpired, ValueError) as error:
-        raise PySpyError(f"py-spy did not see it: {error}") from error
+        raise PySpyError(f"py-spy failed: {error}") from error
     if not isinstance(threads, list):
         last = (done.stderr.strip().splitlines() or ["it does not say why"])[-1]
-        raise PySpyError(f"py-spy may not look at it: {last.strip()}")
+        raise PySpyError(f"py-spy is not permitted to read the process: {last.strip()}")
     return {"pid": pid, "process": None, "threads": [_thread(one, code) for one in threads], "tasks": [], "values": {}}
 
 
