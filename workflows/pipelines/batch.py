@@ -21,10 +21,10 @@ from .parallel import MODEL_INPUT, MODEL_NAME
 from .problems import Problems
 from .yaml_file import Value, listed, read_yaml, refuse
 
-#: What the input is called that `deploy.debug --data` gives.
+#: The name of the input that `deploy.debug --data` sets.
 DATA = "data"
 OUTPUT = "score"
-#: As Azure calls the file, where the deployment names none.
+#: Azure's name of the output file, if the deployment names none.
 _FILE_NAME = "predictions.csv"
 #: Settings that a parallel job has under the same name.
 _SAME = ("mini_batch_size", "max_concurrency_per_instance", "logging_level", "error_threshold", "retry_settings")
@@ -34,7 +34,7 @@ _KEYS = (
     *("code_configuration", "environment", "environment_variables", "resources", "settings", "component"),
     *("job_definition", "creation_context", "provisioning_state", *_SETTINGS),
 )
-#: How an input's name may be written in a path.
+#: The letters that an input's name and a file name may have.
 _PLAIN = re.compile(r"[\w.-]+", re.ASCII)
 
 
@@ -45,13 +45,13 @@ def pipeline_of_deployment(
 
     Args:
         root: The deployment's file.
-        notes: Takes what is not acted on.
-        problems: Takes what is wrong with single fields.
-        assets: Where the files of registered models are looked for.
-        data_is_file: Whether the data is one file.
+        notes: Gets the ignored fields.
+        problems: Gets the errors of single fields.
+        assets: Finds the files of registered models.
+        data_is_file: Whether the data is a single file.
 
     Raises:
-        UserError: It has nothing that could be run here; with the line.
+        UserError: It has nothing that could run here; with the line.
     """
     for key in unknown_keys(root.mapping("The deployment"), _KEYS, "The deployment", problems, notes.add_remark).others:
         notes.add_field(key)
@@ -74,20 +74,7 @@ def pipeline_of_deployment(
     def at(data: Any, place: Value = root) -> Value:
         return Value(data, place.file, place.line)
 
-    # Where there is none, that has been told: an empty one is where the code is.
-    task = {"type": at("run_function"), "entry_script": code.get("scoring_script") or at("")}
-    if code.get("code") is not None:
-        task["code"] = code.data["code"]
-    if root.get("environment") is not None:
-        task["environment"] = root.data["environment"]
-    if _appends(settings, problems):
-        file = settings.get("output_file_name")
-        file_name = str(file.data) if file is not None else _FILE_NAME
-        if not _PLAIN.fullmatch(file_name):
-            problem = f"`output_file_name` cannot be `{file_name}`."
-            problems.add(file or root, problem, "Use letters, digits, `-._`.")
-            file_name = _FILE_NAME
-        task["append_row_to"] = at("${{outputs." + OUTPUT + "}}/" + file_name, file or root)
+    task = _task(root, code, settings, problems)
     inputs = {DATA: at("${{parent.inputs." + DATA + "}}")}
     declared = {DATA: at({"type": at("uri_file" if data_is_file else "uri_folder")})}
     job: dict[str, Value] = {"type": at("parallel"), "input_data": at("${{inputs." + DATA + "}}"), "task": at(task)}
@@ -118,11 +105,32 @@ def pipeline_of_deployment(
     return at(made)
 
 
+def _task(root: Value, code: Value, settings: Mapping[str, Value], problems: Problems) -> dict[str, Value]:
+    """The ``task`` of the parallel job."""
+    # A missing script has been reported; an empty one has the place of the code.
+    script = code.get("scoring_script") or Value("", root.file, root.line)
+    task = {"type": Value("run_function", root.file, root.line), "entry_script": script}
+    if code.get("code") is not None:
+        task["code"] = code.data["code"]
+    if root.get("environment") is not None:
+        task["environment"] = root.data["environment"]
+    if _appends(settings, problems):
+        file = settings.get("output_file_name")
+        file_name = str(file.data) if file is not None else _FILE_NAME
+        if not _PLAIN.fullmatch(file_name):
+            problem = f"`output_file_name` cannot be `{file_name}`."
+            problems.add(file or root, problem, "Use letters, digits, `-._`.")
+            file_name = _FILE_NAME
+        place = file or root
+        task["append_row_to"] = Value("${{outputs." + OUTPUT + "}}/" + file_name, place.file, place.line)
+    return task
+
+
 def data_input(file: Path) -> str:
-    """The input of a batch deployment's pipeline that its data is: the only one of a component that takes any.
+    """The name of the input for a batch deployment's data: the only input of a component that takes data.
 
     Raises:
-        UserError: The file cannot be read, or takes data in several places.
+        UserError: The file cannot be read, or the component has no or several such inputs.
     """
     root = read_yaml(file, "deployment file")
     component = root.get("component")
@@ -140,7 +148,7 @@ def data_input(file: Path) -> str:
 
 
 def _of_component(root: Value) -> Value:
-    """A deployment of a pipeline component."""
+    """The pipeline job of a deployment with a pipeline component."""
     component = root.get("component")
     if component is None:
         problem = "The deployment starts a job of the workspace, which is not on this machine."
@@ -150,7 +158,7 @@ def _of_component(root: Value) -> Value:
 
 
 def _settings(root: Value, problems: Problems) -> dict[str, Value]:
-    """The settings, which older files have at the top."""
+    """The settings, which older files have at the top level."""
     outer = {key: value for key, value in root.data.items() if key in _SETTINGS and value.data is not None}
     inner = problems.mapping(root.get("settings"), "`settings`")
     return {**outer, **{key: value for key, value in inner.items() if value.data is not None}}
@@ -185,7 +193,7 @@ def _model(root: Value, assets: LocalAssets) -> Value | None:
     if path is None:
         raise refuse(place, "The model has no `path`.", "Name its folder or file: `path: ./model`.")
     local = local_path(path, path.text("The path of the model"))
-    # Inputs have names of letters, and one of them is the data.
+    # An input's name has only certain letters, and one input is the data.
     name = local.name if _PLAIN.fullmatch(local.name) and local.name != DATA else "model"
     type_ = "uri_file" if exists(local) and not local.is_dir() else "uri_folder"
     values = {"path": path, "type": Value(type_, path.file, path.line), "name": name, "called": local.name}

@@ -1,4 +1,4 @@
-"""What a step's inputs are: a literal, data on this machine, or another step's output."""
+"""Resolves a step's inputs to a literal, data, or another step's output."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Bindings:
     """Resolves the inputs of steps.
 
     Attributes:
-        replaced: Values of the command line by ``step.input``, and by ``step.output`` of what is left out.
-        notes: Takes remarks.
-        problems: Takes what is wrong with single inputs.
-        assets: Where the files of registered data are looked for.
-        cloud: Whether data of the workspace can be had where the steps run.
+        replaced: Values of the command line by ``step.input``, and by ``step.output`` for steps that are left out.
+        notes: Gets remarks.
+        problems: Gets the errors of single inputs.
+        assets: Finds the files of registered data.
+        cloud: Whether the steps run where they can use the workspace's data.
         fetch_data: Whether data of the workspace is fetch_data here.
-        elsewhere: What is not on this machine.
-        broken: Jobs in which something is wrong, and whose outputs a step takes.
+        elsewhere: Errors for data that is not on this machine.
+        broken: Jobs with errors whose outputs a step uses.
     """
 
     replaced: Mapping[str, str]
@@ -46,9 +46,9 @@ class Bindings:
     broken: set[str] = field(default_factory=set)
 
     def resolve(self, source: Source) -> dict[str, Input]:
-        """All inputs of a step; those that are not on this machine are refused by :meth:`check_local`.
+        """Resolve all inputs of a step. Errors are added to ``problems``.
 
-        What is wrong with one is kept in ``problems``, and the others are looked at all the same.
+        :meth:`check_local` reports inputs that are not on this machine.
         """
         problems = self.problems.for_step(source.name)
         found = {
@@ -58,10 +58,10 @@ class Bindings:
         return found
 
     def check_local(self) -> None:
-        """See that all data of the steps is on this machine.
+        """Check that all data of the steps is on this machine.
 
         Raises:
-            UserError: Some is not; all of it is named, so that one more command will do.
+            UserError: Some is not. The error names all of it, so that one more command is enough.
         """
         if self.elsewhere:
             raise combine_not_local(self.elsewhere)
@@ -72,7 +72,7 @@ class Bindings:
                 return self._bind_input(source, name, declared)
             except NotLocal as error:
                 self.elsewhere.append(error)
-        # As if it were given: one error for each input is enough.
+        # A placeholder that counts as given: one error for each input is enough.
         return Input(declared.type, path=Path())
 
     def _bind_input(self, source: Source, name: str, declared: Declared) -> Input:
@@ -110,7 +110,7 @@ class Bindings:
         given = own.given.value
         if given is not None and own.given.scope is not None:
             expression = as_expression(given, what, self.notes.remarks_for(source.name))
-            assert expression is not None  # only such a one has a scope
+            assert expression is not None  # only an expression has a scope
             job, output = expression.path[-3], expression.path[-1]
             return self._bind_step_output(declared, own.given.scope, job, output, given, what, source)
         if given is not None and not _is_left_out(declared, given, own.given.data):
@@ -150,7 +150,7 @@ class Bindings:
     def _literal_or_data(
         self, declared: Declared, value: Value, data: bool, what: str, option: str, source: Source
     ) -> Input:
-        """A literal, or data that no step makes."""
+        """An input that is a literal, or data that no step makes."""
         add_remark = self.notes.remarks_for(source.name)
         type_ = declared.type
         text = value.data if isinstance(value.data, str) else ""
@@ -161,7 +161,7 @@ class Bindings:
             type_ = ""
         if type_ in LITERAL_TYPES:
             return Input(type_, text=literal_text(value, declared, what, add_remark), file=value.file, line=value.line)
-        # An asset's name is data in Azure wherever it stands; any other text is a text.
+        # In Azure the name of an asset is always data; any other text is a literal.
         if type_ not in DATA_TYPES and not data and scheme(text) != "azureml":
             type_ = literal_type(value.data)
             text = literal_text(value, replace(declared, type=type_), what, add_remark)
@@ -185,7 +185,7 @@ class Bindings:
         return Input(type_, path=path, url=url, file=value.file, line=value.line, option=option)
 
     def _find_asset(self, value: Value, text: str) -> tuple[Value, str, str]:
-        """The path that a registered name stands for, with its place and type, where a file here has that name."""
+        """The path, its place and its type for a registered name that a local file defines; otherwise unchanged."""
         file = self.assets.find(text, (DATA, MODEL), value) if scheme(text) == "azureml" else None
         if file is None:
             return value, text, ""
@@ -211,14 +211,14 @@ def _missing_output(left: LeftOut, output: str, value: Value, what: str, step: s
 
 
 def _is_left_out(declared: Declared, value: Value, data: bool) -> bool:
-    """Whether an optional input is given as the empty text, which leaves it out: a flag needs its value."""
+    """Whether an optional input is given as an empty text, which leaves it out."""
     return declared.optional and not data and value.data == ""
 
 
 def _with_given_type(declared: Declared, type_: str) -> Declared:
-    """With the type of what is given where none is declared; of data also where another one is.
+    """The declaration with the given type, if none is declared, or both are types of data.
 
-    Azure ML lets a file be given where a component says folder: whoever gives it knows what it is.
+    Azure ML accepts a file for an input that a component declares as a folder: the given type is the right one.
     """
     if declared.type and not (declared.type in DATA_TYPES and type_ in DATA_TYPES):
         return declared

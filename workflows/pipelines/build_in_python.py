@@ -1,9 +1,9 @@
-"""Builds a pipeline that is written in Python, in a process of its own: ``python build_in_python.py TOLD``.
+"""Builds a pipeline that is written in Python, in a separate process: ``python build_in_python.py REQUEST``.
 
-TOLD is a file of JSON: ``file``, ``function``, ``inputs`` by name, each with ``text`` and ``path`` (the same as an
-absolute path, where something is there), ``v1``, whether the file is written with SDK v1, and ``answer``, the file that
-gets the answer. Nothing of the program's is
-imported, so that any Python can run it that has the SDK, which builds a job without a workspace.
+REQUEST is a JSON file with ``file``, ``function``, ``inputs`` by name, each with ``text`` and ``path`` (the text as an
+absolute path, if that exists), ``v1`` (whether the file is written with SDK v1), and ``answer``, the file for the
+answer. This module imports nothing of the program, so any Python with the SDK can run it. The SDK builds a job without
+a workspace.
 """
 
 from __future__ import annotations
@@ -19,43 +19,43 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-#: Where Python's own modules lie; that of others is told by the folder's name.
+#: The folder of Python's own modules; installed packages are recognised by their folder's name.
 _STANDARD = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
-#: The nodes that have been made: themselves, so that no other gets their ids, and the person's line that made each.
+#: The created nodes by id: each node, which keeps its id from being reused, and the user's line that created it.
 _made: dict[int, tuple[Any, tuple[str, int]]] = {}
 
 
 class Refused(Exception):
-    """What a person is told: the problem and the remedy, and the place, where one is known."""
+    """An error for the user: the problem, the remedy, and the place if that is known."""
 
 
 def main(place: str) -> None:
-    """Do what a file asks, and write the answer."""
+    """Build the pipeline of a request file, and write the answer."""
     with open(place, encoding="utf-8") as file:
-        told = json.load(file)
+        request = json.load(file)
     try:
-        answer = _built(told)
+        answer = _build(request)
     except Refused as refused:
         answer = {"refused": list(refused.args[:2]), "place": refused.args[2] if refused.args[2:] else None}
-    except BaseException as error:  # SystemExit of a script that has its own command line, too
+    except BaseException as error:  # including SystemExit of a script with its own command line
         answer = {"failed": _failure(error)}
-    with open(told["answer"], "w", encoding="utf-8") as file:
+    with open(request["answer"], "w", encoding="utf-8") as file:
         json.dump(answer, file, default=str)
 
 
-def _built(told: dict[str, Any]) -> dict[str, Any]:
-    path, name, given = told["file"], told["function"], told["inputs"]
-    # As Python has it for a script: its own folder first.
+def _build(request: dict[str, Any]) -> dict[str, Any]:
+    path, name, given = request["file"], request["function"], request["inputs"]
+    # As Python does for a script: its own folder is first.
     sys.path[0] = os.path.dirname(path)
     sys.argv = [path]
     spec = importlib.util.spec_from_file_location(os.path.splitext(os.path.basename(path))[0], path)
     assert spec is not None and spec.loader is not None
     with open(path, "rb") as file:
         text = file.read()
-    # What cannot be read as Python is refused before the SDK is imported, which takes seconds.
+    # A syntax error is reported before the SDK is imported, which takes seconds.
     compile(text, path, "exec", dont_inherit=True)
-    first = _sdk_v1() if told["v1"] else None
+    first = _sdk_v1() if request["v1"] else None
     _remember_lines(text)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -97,9 +97,9 @@ def _built(told: dict[str, Any]) -> dict[str, Any]:
 
 
 def _remember_lines(text: bytes) -> None:
-    """Have each node know the line of the person's that makes it: messages of the pipeline name that."""
+    """Have each node remember the user's line that creates it, which messages about the pipeline name."""
     nodes = []
-    # Where the SDK is not imported, there are no nodes; where it cannot be, the person's own import says so.
+    # Without the SDK there are no nodes; if it is not installed, the user's own import fails.
     with contextlib.suppress(ImportError):
         if b"azure.ai.ml" in text or "azure.ai.ml" in sys.modules:
             from azure.ai.ml.entities._builders.base_node import BaseNode
@@ -128,7 +128,7 @@ def _remembering(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def _own(file: str) -> bool:
-    """Whether a file of Python is the person's: not installed, not Python's, and none of the program's."""
+    """Whether a Python file is the user's own: not installed, not Python's, and not the program's."""
     path = os.path.abspath(file)
     others = file.startswith("<") or any(part in path for part in _INSTALLED) or path.startswith(_STANDARD)
     return not others and os.path.dirname(path) != os.path.dirname(os.path.abspath(__file__))
@@ -139,7 +139,7 @@ def _place_of(node: Any) -> tuple[str, int] | None:
 
 
 def _places(pipeline: Any, outer: str = "") -> Iterator[tuple[str, tuple[str, int]]]:
-    """The lines that have made a pipeline's steps, by name; of nested ones as ``outer.inner``."""
+    """The lines that have created a pipeline's steps, by name; steps of nested pipelines as ``outer.inner``."""
     jobs = getattr(pipeline, "jobs", None)
     for name, node in (jobs if isinstance(jobs, dict) else {}).items():
         place = _place_of(node)
@@ -149,7 +149,7 @@ def _places(pipeline: Any, outer: str = "") -> Iterator[tuple[str, tuple[str, in
 
 
 def _sdk_v1() -> Any:
-    """The module beside this one for what is written with SDK v1, which can do without a workspace from now on."""
+    """Load the module beside this one for SDK v1, and prepare the SDK to work without a workspace."""
     place = os.path.join(os.path.dirname(os.path.abspath(__file__)), "build_with_sdk_v1.py")
     spec = importlib.util.spec_from_file_location("azureml_debug_sdk_v1", place)
     assert spec is not None and spec.loader is not None
@@ -161,7 +161,7 @@ def _sdk_v1() -> Any:
 
 
 def _write_truths(pipeline: Any, written: Any) -> None:
-    """Put True and False back where the SDK has written 1 and 0: to Azure it sends the words."""
+    """Put back True and False for which the SDK has written 1 and 0; Azure gets the words."""
     entries = written.get("inputs") if isinstance(written, dict) else None
     for name, one in (getattr(pipeline, "inputs", None) or {}).items():
         value = getattr(one, "_data", None)
@@ -176,9 +176,9 @@ def _write_truths(pipeline: Any, written: Any) -> None:
 
 
 def _declare(pipeline: dict[str, Any]) -> None:
-    """Declare the inputs of nested pipelines that stand for parameters without an annotation.
+    """Declare the inputs of nested pipelines for parameters without an annotation.
 
-    The SDK writes such a one where it is given and where it is used, and leaves it out of the declarations.
+    The SDK writes such an input where it is given and used, but leaves it out of the declarations.
     """
     for job in (pipeline.get("jobs") or {}).values():
         component = job.get("component")
@@ -190,7 +190,7 @@ def _declare(pipeline: dict[str, Any]) -> None:
 
 
 def _arguments(function: Callable[..., Any], name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """What a function is called with: the inputs that are parameters of it."""
+    """The arguments of a function: the inputs that are its parameters."""
     parameters = inspect.signature(function).parameters
     any_name = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
     values = {
@@ -215,7 +215,7 @@ def _arguments(function: Callable[..., Any], name: str, given: dict[str, Any]) -
 
 
 def _value(parameter: Any, entry: dict[str, Any]) -> Any:
-    """An input as the function's parameter says, else data where something of that name is there, else a literal."""
+    """An input's value: of the parameter's type; without one, data if the path exists, otherwise a literal."""
     text, path = entry["text"], entry["path"]
     kind = getattr(parameter, "annotation", None)
     kind = {"int": int, "float": float, "bool": bool, "str": str}.get(kind, kind) if isinstance(kind, str) else kind
@@ -245,14 +245,14 @@ def _value(parameter: Any, entry: dict[str, Any]) -> Any:
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
-    """What went wrong, with the person's own lines that have led to it, the innermost one first."""
+    """A description of an error, with the user's own lines of its traceback, the innermost one first."""
     frames = [one for one in traceback.extract_tb(error.__traceback__) if _own(one.filename)][::-1]
     file, line = (frames[0].filename, frames[0].lineno) if frames else (None, None)
     if isinstance(error, SyntaxError) and error.filename:
         file, line = error.filename, error.lineno
     try:
         text = " ".join(str(error).split())
-    except Exception:  # an SDK's errors cannot always be shown
+    except Exception:  # some errors of the SDK cannot be converted to text
         text = ""
     return {
         "type": type(error).__name__,

@@ -1,9 +1,8 @@
-"""Pipelines written with SDK v1 (azureml-pipeline-steps), as a pipeline job of YAML has them.
+"""Converts pipelines written with SDK v1 (azureml-pipeline-steps) to pipeline jobs as in YAML files.
 
-Loaded by build_in_python.py, in the person's own Python; nothing of the program's is imported. SDK v1 makes steps
-without a workspace, and a Pipeline only with one: here a Pipeline keeps the steps that it is given, and a workspace
-is a stand-in of which only names are known. What lies in one, such as a registered dataset, becomes an input that is
-to be named.
+build_in_python.py loads this in the user's own Python, and it imports nothing of the program. SDK v1 makes steps
+without a workspace, but a Pipeline only with one. Here a Pipeline keeps the steps that it is given, and a workspace is
+a stand-in that only knows names. Data in a workspace, such as a registered dataset, becomes an input without a value.
 """
 
 from __future__ import annotations
@@ -13,15 +12,15 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-#: What a text of the SDK's may stand for in a step's arguments: an object of its inputs or outputs.
+#: Texts with which the SDK represents inputs and outputs in a step's arguments.
 _PLACES = re.compile(r"\$AZUREML_DATAREFERENCE_\w+|DatasetOutputConfig:\S+|DatasetConsumptionConfig:\S+")
 
 
 class NotOffline(Exception):
-    """A step that is of another kind, or that cannot be known without a workspace.
+    """A step of a kind that cannot be built without a workspace.
 
     Args:
-        problem: What a person is told.
+        problem: The message for the user.
         step: The step.
     """
 
@@ -31,7 +30,7 @@ class NotOffline(Exception):
 
 
 class Elsewhere:
-    """Something in a workspace, of which its name is known, or nothing.
+    """A stand-in for something in a workspace, of which only the name is known.
 
     Args:
         name: Its name.
@@ -52,24 +51,24 @@ class Elsewhere:
         return True
 
     def __call__(self, *arguments: Any, **named: Any) -> Elsewhere:
-        """What a method of it gives is something in a workspace, too, by the name that the method is given."""
-        told = next((one for one in (*arguments, *named.values()) if isinstance(one, str)), None)
-        return Elsewhere(told or self.name)
+        """A method's result is also something in a workspace, named by the method's first text argument."""
+        first = next((one for one in (*arguments, *named.values()) if isinstance(one, str)), None)
+        return Elsewhere(first or self.name)
 
 
 class Recorded:
-    """In the place of the SDK's Pipeline."""
+    """Replaces the SDK's Pipeline, and keeps its steps."""
 
     def __init__(self, workspace: Any = None, steps: Iterable[Any] = (), description: Any = None, **_: Any) -> None:
         self.steps, self.description = steps, description
 
     def validate(self) -> list[Any]:
-        """Find nothing: the pipeline is checked where it is read."""
+        """Return no errors: the pipeline is checked when it is read."""
         return []
 
 
 def prepare() -> None:
-    """Have the person's code do without a workspace."""
+    """Replace parts of the SDK so that the user's code works without a workspace."""
     from azureml import core  # type: ignore[import-not-found,unused-ignore]
     from azureml.pipeline import core as pipelines  # type: ignore[import-not-found,unused-ignore]
 
@@ -93,7 +92,7 @@ def _environment(workspace: Any, name: str, version: Any = None, label: Any = No
 
 
 def steps_in(found: Any) -> list[Any]:
-    """The steps of what a function has returned; none where it is something else."""
+    """The steps in what a function has returned; none if it is something else."""
     if isinstance(found, Recorded):
         found = found.steps
     if hasattr(found, "step_type"):
@@ -105,10 +104,10 @@ def steps_in(found: Any) -> list[Any]:
 
 
 def named(last: list[Any]) -> dict[str, Any]:
-    """Steps and those that they need, each after what it takes, by the names that a job's file can have.
+    """Steps and the steps that they need, in order, by names that are valid in a job file.
 
     Args:
-        last: Steps.
+        last: The steps.
     """
     steps = list(_with_needed(last))
     return dict(zip(_names(steps), steps, strict=True))
@@ -119,10 +118,10 @@ def job_of(found: Mapping[str, Any], name: str) -> dict[str, Any]:
 
     Args:
         found: Its steps; see :func:`named`.
-        name: What it is called.
+        name: Its display name.
 
     Raises:
-        NotOffline: A step is of a kind that is none of scripts.
+        NotOffline: A step does not run a Python script.
     """
     steps = list(found.values())
     for step in steps:
@@ -134,7 +133,7 @@ def job_of(found: Mapping[str, Any], name: str) -> dict[str, Any]:
     parameters = {one.name: one.default_value for step in steps for one in _parameters(step)}
     jobs = {names[id(step)]: _job(step, makers) for step in steps}
     for step in steps:
-        # An order without data, which a job's file says by data alone.
+        # An order without data. A job file can only express it with an output and an input.
         for other in (names[id(one)] for one in step.run_after_steps):
             jobs[other]["outputs"]["done"] = {"type": "uri_folder"}
             jobs[names[id(step)]]["inputs"][f"after_{other}"] = f"${{{{parent.jobs.{other}.outputs.done}}}}"
@@ -148,7 +147,7 @@ def job_of(found: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _with_needed(last: list[Any]) -> Iterator[Any]:
-    """Steps, each after those that make what it takes."""
+    """The steps and those that they need, each after the steps whose outputs it uses."""
     done: set[int] = set()
     for step in last:
         yield from _needed(step, {id(_source(o)): s for s in _all(last) for o in s._outputs}, done)
@@ -188,7 +187,7 @@ def _names(steps: list[Any]) -> list[str]:
 
 
 def _source(entry: Any) -> Any:
-    """The data itself, of which an input or output of a step says how it is used."""
+    """The data object inside an input or output of a step."""
     for attribute in ("dataset", "bind_object", "_bind_object"):
         inner = getattr(entry, attribute, None) if not isinstance(entry, Elsewhere) else None
         if inner is not None:
@@ -243,7 +242,7 @@ def _job(step: Any, makers: Mapping[int, tuple[str, str]]) -> dict[str, Any]:
 
 
 def _word(one: Any, words: Mapping[str, str], inputs: dict[str, Any]) -> str:
-    """An argument as a shell's word."""
+    """An argument of a step as a word of a shell command."""
     if type(one).__name__ == "PipelineParameter":
         inputs[one.name] = f"${{{{parent.inputs.{one.name}}}}}"
         return f"${{{{inputs.{one.name}}}}}"
@@ -258,7 +257,7 @@ def _word(one: Any, words: Mapping[str, str], inputs: dict[str, Any]) -> str:
 
 
 def _definition(configuration: Any) -> Any:
-    """The environment of a run configuration, as a job's file has it."""
+    """The environment of a run configuration, in the form of a job file."""
     environment = getattr(configuration, "environment", None)
     if environment is None:
         return "azureml:default@latest"
@@ -274,18 +273,18 @@ def _definition(configuration: Any) -> Any:
     return found or f"azureml:{environment.name}@latest"
 
 
-def _conda(told: dict[str, Any]) -> dict[str, Any]:
-    """The packages of a conda file. The SDK's own lines about where packages are would keep a person's index out."""
+def _conda(content: dict[str, Any]) -> dict[str, Any]:
+    """A conda file's content without the SDK's own index options, which would override the user's package index."""
     kept: list[Any] = []
-    for one in told.get("dependencies", ()):
+    for one in content.get("dependencies", ()):
         if isinstance(one, dict):
             one = {"pip": [line for line in one.get("pip", ()) if "pypi.python.org/simple" not in line]}
         kept.append(one)
-    return {**told, "dependencies": kept}
+    return {**content, "dependencies": kept}
 
 
 def _settings(configuration: Any) -> dict[str, Any]:
-    """Variables, nodes and ranks of a run configuration."""
+    """Environment variables, instances and processes of a run configuration."""
     found: dict[str, Any] = {}
     variables = {
         **(configuration.environment.environment_variables or {}),

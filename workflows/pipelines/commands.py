@@ -1,8 +1,7 @@
-"""A step's command, looked at: a text for bash, which is not ours to rewrite.
+"""Analyses a step's command, which is a text for bash.
 
-The text is read only so far as these questions need it: words, quotes, operators, here-documents.
-What cannot be known without running it (variables, substitutions, loops) is taken as it stands, and
-text that bash would refuse is read to its end without complaint.
+The text is only parsed as far as necessary: words, quotes, operators and here-documents. What is only known when it
+runs (variables, substitutions, loops) is taken literally, and text that bash would refuse is parsed without an error.
 """
 
 from __future__ import annotations
@@ -24,23 +23,23 @@ _RUNNERS = frozenset(
 ) | frozenset(
     ["taskset", "chrt", "mpirun", "mpiexec", "srun", "conda", "mamba", "micromamba", "uv", "poetry", "pipenv", "pdm"]
 )
-#: Programs that start a script of which only the name is on their command line.
+#: Programs that start a script, whose name is on their command line without an interpreter.
 _LAUNCHERS = frozenset(["torchrun", "accelerate", "accelerate-launch", "deepspeed", "horovodrun"])
-#: Names the driver of parallel steps in the commands of those.
+#: The variable with the driver in the commands of parallel steps.
 PARALLEL_DRIVER = "AZUREML_PARALLEL_RUN"
-#: Folders that `cd` may have led to, above which no more are looked into.
+#: How many folders that `cd` may have changed to are considered.
 _MOST_FOLDERS = 64
-#: The options by which launchers are told how many processes to start on a machine, with `_` for `-`: those of
-#: torchrun, accelerate, deepspeed, mpirun and srun.
+#: Launchers' options for the number of processes on a machine, with `_` for `-`: those of torchrun, accelerate,
+#: deepspeed, mpirun and srun.
 _COUNTS = ("__nproc_per_node", "__num_processes", "__num_gpus", "_np", "__np", "_n", "__ntasks")
-#: As many ports are kept for the ranks of a launcher that does not tell how many it starts.
+#: How many ports are reserved for the ranks of a launcher whose number of processes is not known.
 MOST_UNKNOWN_RANKS = 16
 _LAUNCHER_MODULES = ("torch.distributed.run", "torch.distributed.launch", "accelerate.commands.launch")
 
 
 @dataclass(frozen=True)
 class _Word:
-    """One word: where it stands in the text, and what is left of it without quotes."""
+    """One word: its place in the text, and its text with and without quotes."""
 
     start: int
     end: int
@@ -49,10 +48,10 @@ class _Word:
 
 
 def debugged_command(command: str, launcher: str) -> str:
-    """Name the debuggee's launcher where Python is told to overlook the debuggee.
+    """Insert the debuggee's launcher where Python would not load the debuggee by itself.
 
-    That is, where an interpreter is started with ``-I``, ``-E`` or ``-S``, or where the command gives
-    PYTHONPATH a value without what was in it before. All else stays byte for byte.
+    That is where an interpreter is started with ``-I``, ``-E`` or ``-S``, or the command sets PYTHONPATH without its
+    previous value. Everything else stays unchanged, byte for byte.
 
     Args:
         command: The text.
@@ -85,12 +84,12 @@ def debugged_command(command: str, launcher: str) -> str:
 
 
 def names_own_script(command: str, code: Path | None, includes: Sequence[Path] = ()) -> bool:
-    """Whether a command starts a script or module that lies in the step's code, as far as its text tells.
+    """Whether a command starts a script or module of the step's code, according to its text.
 
     Args:
         command: The text.
-        code: The source folder, or the one source file.
-        includes: What lies beside it.
+        code: The source folder, or the only source file.
+        includes: Files and folders beside the code.
     """
     folders = [path.parent for path in includes]
     if code is not None:
@@ -107,9 +106,9 @@ def names_own_script(command: str, code: Path | None, includes: Sequence[Path] =
 
 
 def may_start_ranks(command: str) -> bool:
-    """Whether a command has a program start its scripts, such as torchrun, which may make several processes of one."""
+    """Whether a command starts its scripts with a program such as torchrun, which may start several processes."""
     if PARALLEL_DRIVER in command:
-        return False  # One of its processes is debugged, as it makes only one then.
+        return False  # When debugged, it only starts one process.
     for words in _commands(command):
         first = _program(words)
         if first is None:
@@ -122,7 +121,7 @@ def may_start_ranks(command: str) -> bool:
         operand = _operand(words, first)
         if operand is None:
             continue
-        # A script that is handed another one, or a module that is handed any.
+        # Another script is an argument of the script, or any script is an argument of a launcher module.
         hands_on = any(word is not operand.word for word in named)
         if hands_on or (operand.letter >= 0 and operand.name in _LAUNCHER_MODULES):
             return True
@@ -130,10 +129,10 @@ def may_start_ranks(command: str) -> bool:
 
 
 def count_started_ranks(command: str) -> int:
-    """How many processes of one script a command has a program start, as torchrun does: the most that are expected.
+    """The largest number of processes that a launcher such as torchrun in a command starts of one script.
 
     Returns:
-        1 where it starts none, :data:`MOST_UNKNOWN_RANKS` where its text does not say how many.
+        1 if there is no launcher; :data:`MOST_UNKNOWN_RANKS` if the text does not have the number.
     """
     if not may_start_ranks(command):
         return 1
@@ -149,13 +148,13 @@ def count_started_ranks(command: str) -> int:
 
 
 def published_port(command: str) -> int | None:
-    """The port that a command asks for with the published option ``--remote_debug_port``."""
+    """The port that a command requests with the published option ``--remote_debug_port``; otherwise None."""
     value = published_option(command, "--remote_debug_port")
     return int(value) if value.isascii() and value.isdigit() and 0 < int(value[:9]) < 65536 else None
 
 
 def published_option(command: str, option: str) -> str:
-    """The value that a command gives to one of the published options; empty where it has none."""
+    """The value of one of the published options in a command; empty if it has none."""
     for words in _commands(command):
         for index, word in enumerate(words):
             name, equals, value = word.text.partition("=")
@@ -169,13 +168,13 @@ def published_option(command: str, option: str) -> str:
 
 @dataclass(frozen=True)
 class _Operand:
-    """What an interpreter is told to run.
+    """The script or module that an interpreter runs.
 
     Attributes:
         word: The script's word, or the one with the ``m`` of ``-m``.
         letter: The place of that ``m`` in the word; -1 for a script.
         name: The script or module.
-        isolated: Whether an option before it switches the debuggee off.
+        isolated: Whether an option before it disables the debuggee.
     """
 
     word: _Word
@@ -185,7 +184,7 @@ class _Operand:
 
 
 def _operand(words: list[_Word], interpreter: int) -> _Operand | None:
-    """The script or module behind an interpreter; None for ``-c``, standard input and nothing."""
+    """The script or module after an interpreter; None for ``-c``, standard input and nothing."""
     isolated = False
     waiting = iter(range(interpreter + 1, len(words)))
     for index in waiting:
@@ -215,7 +214,7 @@ def _operand(words: list[_Word], interpreter: int) -> _Operand | None:
 
 
 def _interpreter(words: list[_Word]) -> int | None:
-    """Which word of a simple command is the Python interpreter that it starts."""
+    """The index of the word of a simple command that is the Python interpreter, or None."""
     first = _program(words)
     if first is None:
         return None
@@ -227,7 +226,7 @@ def _interpreter(words: list[_Word]) -> int | None:
 
 
 def _program(words: list[_Word]) -> int | None:
-    """Which word of a simple command names the program."""
+    """The index of the word of a simple command that is the program, or None."""
     for index, word in enumerate(words):
         if word.raw not in _RESERVED and not _ASSIGNMENT.match(word.raw):
             return index
@@ -243,12 +242,12 @@ def _is_python(word: _Word) -> bool:
 
 
 def _displaces_path(word: _Word) -> bool:
-    """Whether a word gives PYTHONPATH a value that does not hold the one before."""
+    """Whether a word sets PYTHONPATH without its previous value."""
     return word.text.startswith("PYTHONPATH=") and re.search(r"\$\{?PYTHONPATH\b", word.raw) is None
 
 
 def _started(words: list[_Word]) -> Iterator[tuple[str, str]]:
-    """What a simple command starts: pairs of ``script`` or ``module`` and its name."""
+    """What a simple command starts, as pairs of ``script`` or ``module`` and its name."""
     first = _program(words)
     if first is None:
         return
@@ -276,7 +275,7 @@ def _started(words: list[_Word]) -> Iterator[tuple[str, str]]:
 
 
 def _exists(folder: Path, kind: str, name: str) -> bool:
-    """Whether a script or module lies there; a folder counts where Python could run it."""
+    """Whether a script or module is in a folder; it may be a folder that Python can run."""
     if not name or "\0" in name:
         return False
     if kind == "module":
@@ -287,7 +286,7 @@ def _exists(folder: Path, kind: str, name: str) -> bool:
     try:
         return any((folder / candidate).is_file() and _inside(folder / candidate, folder) for candidate in candidates)
     except OSError:
-        return False  # Too long a name, or no access: bash will have its say.
+        return False  # The name is too long, or there is no access; bash reports that.
 
 
 def _inside(path: Path, folder: Path) -> bool:
@@ -298,7 +297,7 @@ def _inside(path: Path, folder: Path) -> bool:
 
 
 def _commands(text: str) -> Iterator[list[_Word]]:
-    """The simple commands of a shell text, each as its words without redirections."""
+    """Split a shell text into simple commands, each a list of its words without redirections."""
     words: list[_Word] = []
     documents: list[tuple[str, bool]] = []
     target = False  # Whether the next word belongs to a redirection.
@@ -351,7 +350,7 @@ def _skip_blanks(text: str, position: int) -> int:
 
 
 def _skip_documents(text: str, position: int, documents: list[tuple[str, bool]]) -> int:
-    """The place behind the here-documents that begin in this line."""
+    """The place after the here-documents that begin in this line."""
     for delimiter, indented in documents:
         while position < len(text):
             end = text.find("\n", position)
@@ -363,7 +362,7 @@ def _skip_documents(text: str, position: int, documents: list[tuple[str, bool]])
 
 
 def _read_word(text: str, start: int) -> _Word:
-    """The word that begins at ``start``; an open quote goes to the end of the text."""
+    """Read the word that begins at ``start``; an open quote extends to the end of the text."""
     position, value = start, []
     while position < len(text):
         letter = text[position]
@@ -393,7 +392,7 @@ def _read_word(text: str, start: int) -> _Word:
 
 
 def _read_double(text: str, position: int) -> tuple[int, str]:
-    """The place behind a double-quoted piece, and what is in it."""
+    """Read a double-quoted part: the place after it, and its content."""
     value = []
     while position < len(text) and text[position] != '"':
         if text[position] == "\\" and text[position + 1 : position + 2] in ("\\", '"', "$", "`"):
@@ -410,7 +409,7 @@ def _read_double(text: str, position: int) -> tuple[int, str]:
 
 
 def _end_of_substitution(text: str, start: int) -> int:
-    """The place behind ``$(…)``, ``${…}`` or `` `…` ``."""
+    """The place after ``$(…)``, ``${…}`` or `` `…` ``."""
     if text[start] == "`":
         end = text.find("`", start + 1)
         return len(text) if end == -1 else end + 1

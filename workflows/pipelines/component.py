@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -204,10 +204,7 @@ class Components:
             """What the job says before what its component says."""
             return next((value for value in (place.get(key) for place in places) if value is not None), None)
 
-        for key in _NOT_ACTED_ON:
-            if (found := first(key)) is not None and not (key == "limits" and opened.kind == SWEEP):
-                inner = f"{key}.timeout" if key == "limits" and found.get("timeout") else key
-                self.notes.add_field(inner, name)
+        self._note_ignored(opened, first)
         named_code, environment = first("code"), first("environment")
         code, runs_in, is_complete = None, None, False
         of_file = component is not None and opened.named is not None and not opened.named.is_mapping
@@ -246,6 +243,13 @@ class Components:
             sweep,
             _unreadable_fields(opened),
         )
+
+    def _note_ignored(self, opened: ResolvedJob, first: Callable[[str], Value | None]) -> None:
+        """Note fields that change what a step does in Azure, and are ignored here."""
+        for key in _NOT_ACTED_ON:
+            if (found := first(key)) is not None and not (key == "limits" and opened.kind == SWEEP):
+                inner = f"{key}.timeout" if key == "limits" and found.get("timeout") else key
+                self.notes.add_field(inner, opened.name)
 
     def _parallel(self, opened: ResolvedJob, scope: Scope, problems: Problems) -> ResolvedJob:
         """A parallel job as a command."""
