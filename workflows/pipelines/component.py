@@ -1,4 +1,4 @@
-"""A job under ``jobs`` and its component, put together."""
+"""Reads a job under ``jobs`` together with its component."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _JOB = (
 _LONGEST_COMMAND = 128 * 1024 - 1
 #: Inputs, outputs and variables of all steps together.
 _MOST_ENTRIES = 100_000
-#: Fields that change what a step does, and that nothing here acts on.
+#: Fields that change what a step does in Azure, and that are ignored here.
 _NOT_ACTED_ON = ("limits", "identity", "services")
 
 
@@ -52,21 +52,21 @@ class Source:
     """A step before its inputs are resolved.
 
     Attributes:
-        name: Its full name: the keys under ``jobs`` that lead to it, with points between them.
-        kind: ``command`` or ``sweep``; of a sweep it is one trial.
-        scope: The pipeline that it is a job of.
+        name: Its full name: the keys under ``jobs`` that lead to it, joined by dots.
+        kind: ``command`` or ``sweep``; for a sweep it is one trial.
+        scope: The pipeline that has the job.
         job: Its place.
         command: The command.
         code: Absolute path of its source folder or file.
-        environment: What it wants to run in.
-        declared: Inputs: of the component, or of the job itself.
-        given: The job's ``inputs``; of a sweep also the trial's values.
-        outputs: Type of each output; empty where the pipeline's output decides.
+        environment: The environment that it names.
+        declared: The declared inputs, of the component or of the job itself.
+        given: The job's ``inputs``; for a sweep also the trial's values.
+        outputs: Type of each output; empty if the pipeline's output decides.
         bound: The job's ``outputs``.
         variables: Environment variables.
         layout: Processes and instances.
-        includes: Absolute paths of what lies beside the code.
-        compute: As written; None where neither job nor component says.
+        includes: Absolute paths of files and folders beside the code.
+        compute: As written; None if neither the job nor the component has one.
         whole: Whether all of its code could be found.
         unreadable: Those of ``inputs`` and ``outputs`` that could not be read: nobody knows what is in them.
         sweep: What its further trials are; None of what is no sweep.
@@ -94,14 +94,14 @@ class Source:
 
 @dataclass(frozen=True)
 class ResolvedJob:
-    """A job, and the component that it names.
+    """A job with the component that it names.
 
     Attributes:
         name: Its full name.
         kind: See :mod:`workflows.pipelines.job_kinds`.
         job: The job.
-        component: The component's mapping; None where the job has none.
-        named: What names it; None where the job has none.
+        component: The component's mapping; None if the job has none.
+        named: The value that names it; None if the job has none.
         broken: Whether its kind, or its component, cannot be read.
     """
 
@@ -114,12 +114,12 @@ class ResolvedJob:
 
     @property
     def what(self) -> str:
-        """The job at the beginning of a message."""
+        """The job, for the beginning of a message."""
         return f"Step `{self.name}`"
 
     @property
     def declares(self) -> Value | None:
-        """The component, where it declares inputs and outputs: a sweep's trial may be a command alone."""
+        """The component, if it declares inputs and outputs: a sweep's trial may only have a command."""
         trial = self.kind == SWEEP and self.named is not None and self.named.is_mapping
         if trial and self.component is not None and not {"inputs", "outputs"} & set(self.component.data):
             return None
@@ -128,13 +128,13 @@ class ResolvedJob:
 
 @dataclass
 class Components:
-    """Reads jobs; component files that several of them name are read once.
+    """Reads jobs; a component file that several of them name is read once.
 
     Attributes:
-        notes: Where notes go.
-        problems: Takes what is wrong with single fields.
-        assets: Where the files of registered components are looked for.
-        cloud: Whether the steps run in a workspace, which knows its environments by name.
+        notes: Gets notes.
+        problems: Gets the errors of single fields.
+        assets: Finds the files of registered components.
+        cloud: Whether the steps run in a workspace, which resolves the names of environments.
     """
 
     notes: Notes
@@ -143,20 +143,20 @@ class Components:
     cloud: bool = False
     files: dict[Path, tuple[Value, Problems]] = field(default_factory=dict)
     _declarations: dict[int, tuple[Value, dict[str, Declared], Problems]] = field(default_factory=dict)
-    #: Entries of all steps so far: each of a thousand steps may name a component with a thousand inputs.
+    #: The number of entries of all steps so far: each of a thousand steps may name a component with a thousand inputs.
     entries: int = 0
 
     def read_job(self, name: str, job: Value) -> ResolvedJob:
-        """Find a job's kind, and its component.
+        """Read a job's kind and its component.
 
         Raises:
             NotRunnableHere: It cannot run on this machine.
-            UserError: It is no mapping, or there is too much of it; with the line.
+            UserError: It is not a mapping, or has too many entries; with the line.
         """
         what, problems = f"Step `{name}`", self.problems.for_step(name)
         job.mapping(what)
         trial = job.get("trial")
-        # A component may have a trial in it as well, but no job has both.
+        # A component may also have a trial, but no job has both.
         named = trial if trial is not None else job.get("component")
         component, kind = None, ""
         if named is not None:
@@ -169,7 +169,7 @@ class Components:
         return ResolvedJob(name, kind or COMMAND, job, component, named, broken)
 
     def _check_size(self, name: str, job: Value, component: Value | None) -> None:
-        """See that all steps together have not too many entries."""
+        """Check that all steps together do not have too many entries."""
         places = [job] if component is None else [job, component]
         parts = ("inputs", "outputs", "environment_variables")
         found_parts = [place.get(key) for place in places for key in parts]
@@ -179,7 +179,7 @@ class Components:
             raise refuse(job, f"Up to step `{name}` there are more than {_MOST_ENTRIES} entries.", "Simplify them.")
 
     def read_step(self, opened: ResolvedJob, scope: Scope) -> Source:
-        """A command, or a trial of a sweep, with its component; ``problems`` takes what is wrong with it.
+        """Read a command, or a trial of a sweep, with its component. Errors are added to ``problems``.
 
         Raises:
             NotRunnableHere: It cannot run on this machine.
@@ -201,7 +201,7 @@ class Components:
         places = [job] if component is None else [job, component]
 
         def first(key: str) -> Value | None:
-            """What the job says before what its component says."""
+            """A field of the job, otherwise of its component."""
             return next((value for value in (place.get(key) for place in places) if value is not None), None)
 
         self._note_ignored(opened, first)
@@ -252,7 +252,7 @@ class Components:
                 self.notes.add_field(inner, opened.name)
 
     def _parallel(self, opened: ResolvedJob, scope: Scope, problems: Problems) -> ResolvedJob:
-        """A parallel job as a command."""
+        """Convert a parallel job to a command."""
         name, what = opened.name, opened.what
         if self.cloud:
             problem = f"{what} is a parallel job, which runs on this machine only."
@@ -287,7 +287,7 @@ class Components:
             return value
         text = value.text(f"`{'trial' if trial else 'component'}` of {what.lower()}").strip()
         file = local_path(value, text)
-        # With `file:` it is a file, which its reader then says is not there.
+        # With `file:` it is a file; if that is missing, reading it fails with a message.
         named = not text.startswith("file:") and parse_name(text) is not None
         if scheme(text) or (named and not exists(file)):
             found = self.assets.find(text, COMPONENTS, value)
@@ -320,7 +320,7 @@ class Components:
                 name: read_declared(name, value, wrong, typed=True, add_remark=add_remark)
                 for name, value in _entries(component, "inputs", where, problems).items()
             }
-            # With the component itself: another one could come to have its id.
+            # The component itself is kept, so that no other one gets its id.
             self._declarations[id(component)] = component, read, wrong
         _, declared, wrong = self._declarations[id(component)]
         problems.add_all(wrong)
@@ -375,7 +375,7 @@ class Components:
 
 
 def _command(opened: ResolvedJob, chosen: Mapping[str, Value], problems: Problems) -> Value:
-    """The command's text, with the values of a trial among its inputs; an empty one where there is none to be had."""
+    """The command's text, in which a trial's values are inputs; an empty text if there is no valid command."""
     name, place = opened.name, opened.component if opened.component is not None else opened.job
     command = place.get("command")
     nothing = Value("", place.file, place.line)
@@ -401,17 +401,17 @@ def _command(opened: ResolvedJob, chosen: Mapping[str, Value], problems: Problem
 
     try:
         return Value(replace_expressions(command.data, as_input), command.file, command.line)
-    except Malformed:  # it is told with the step's name where inputs are looked at
+    except Malformed:  # reported with the step's name when the command is checked
         return command
 
 
 def _trial_inputs(opened: ResolvedJob, chosen: Mapping[str, Value]) -> dict[str, Declared]:
-    """Inputs that a trial without a component has of its search space."""
+    """The inputs of a trial without a component, which come from its search space."""
     return {name: Declared(value) for name, value in chosen.items()} if opened.declares is None else {}
 
 
 def _unreadable_fields(opened: ResolvedJob) -> frozenset[str]:
-    """Of which entries nobody knows what is in them."""
+    """The fields that could not be read, so their entries are unknown."""
     places = [opened.job, *([opened.component] if opened.component is not None else [])]
     if opened.broken:
         return frozenset(("inputs", "outputs"))

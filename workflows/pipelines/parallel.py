@@ -1,4 +1,4 @@
-"""Parallel jobs and components, as commands: the driver of :mod:`workflows.debuggee` with what the file says.
+"""Converts parallel jobs and components to commands that run the driver of :mod:`workflows.debuggee`.
 
 https://learn.microsoft.com/azure/machine-learning/reference-yaml-job-parallel
 """
@@ -22,12 +22,12 @@ from .local_paths import code_path
 from .problems import Problems
 from .yaml_file import Value, did_you_mean, refuse
 
-#: Of a batch deployment: the input that is its model.
+#: The field with the input that is a batch deployment's model.
 MODEL_INPUT = "model_input"
 _ITSELF = "Give it an `entry_script` that loads the model, and `type: run_function`."
-#: What the model is called, where its input cannot be called so.
+#: The field with the model's name, if its input cannot have that name.
 MODEL_NAME = "model_called"
-#: What a parallel job has and a command has not.
+#: Fields that only parallel jobs have.
 FIELDS = (
     *("task", "input_data", "mini_batch_size", "partition_keys", "mini_batch_error_threshold", "error_threshold"),
     *("max_concurrency_per_instance", "logging_level", "retry_settings", MODEL_INPUT, MODEL_NAME),
@@ -37,7 +37,7 @@ _TASK = (
     *("output_action", "append_row_file_name"),
 )
 _FUNCTIONS = ("run_function", "function")
-#: In the place of a command that cannot be made, for a reason that has been told.
+#: Replaces a command that cannot be made, because of an error that has been reported.
 REPORTED: Any = object()
 _DRIVER = f'"${PARALLEL_DRIVER}"'
 #: Fields that are numbers, and the driver's options for them.
@@ -46,7 +46,7 @@ _NUMBERS: Mapping[str, str] = {
     "mini_batch_error_threshold": "--mini-batch-error-threshold",
     "error_threshold": "--error-threshold",
 }
-#: Those of them of which -1 means any number.
+#: Those of them for which -1 means any number.
 _OPEN = ("mini_batch_error_threshold", "error_threshold")
 _RETRIES: Mapping[str, str] = {"max_retries": "--max-retries", "timeout": "--timeout"}
 
@@ -59,15 +59,15 @@ def convert_to_command(
     note: Callable[[str], None],
     problems: Problems,
 ) -> tuple[Value, Value | None]:
-    """A parallel job and its component, with a command in the place of the task; :data:`REPORTED` where it has none.
+    """Replace the task of a parallel job and its component by a command, or :data:`REPORTED` if there are errors.
 
     Args:
         job: The job.
-        component: Its component; None where it has none.
+        component: Its component, or None.
         what: The step at the beginning of a message.
-        resolve_value: Puts the pipeline's input in the place of ``${{parent.inputs.x}}``.
-        note: Takes the name of a field that is not acted on.
-        problems: Takes what is not of the schema's shape, or cannot run here.
+        resolve_value: Replaces ``${{parent.inputs.x}}`` by the pipeline's input.
+        note: Gets the names of ignored fields.
+        problems: Gets fields that do not follow the schema or cannot run here.
     """
     places = [job] if component is None else [job, component]
 
@@ -124,26 +124,25 @@ def convert_to_command(
 
 
 def is_parallel(step: Step) -> bool:
-    """Whether a step is a parallel one."""
+    """Whether a step is a parallel job."""
     return _DRIVER in step.command
 
 
 def with_mini_batch(step: Step, number: int) -> Step:
-    """A parallel step that runs one mini-batch, counted from 0."""
+    """The parallel step with only one mini-batch, counted from 0."""
     return replace(step, command=step.command.replace(_DRIVER, f"{_DRIVER} --only {number}", 1))
 
 
 def with_one_mini_batch(steps: tuple[Step, ...], number: int, wanted: tuple[str, ...]) -> tuple[Step, ...]:
-    """The steps of a pipeline, of which the parallel one that is meant runs one mini-batch.
+    """The steps of a pipeline, of which the parallel one only runs one mini-batch.
 
     Args:
-        steps: All of them.
+        steps: All steps.
         number: The mini-batch, from 0.
-        wanted: Names of the steps that are debugged; empty for all. Where none of them is parallel, it is one that they
-            need.
+        wanted: Names of the debugged steps; empty for all. If none of them is parallel, a step that they need is meant.
 
     Raises:
-        UserError: None of them is parallel, or several are.
+        UserError: No step is parallel, or several are.
     """
     parallel = [step.name for step in steps if is_parallel(step)]
     named = [name for name in parallel if name in wanted] or parallel
@@ -158,7 +157,7 @@ def with_one_mini_batch(steps: tuple[Step, ...], number: int, wanted: tuple[str,
 
 
 def _script(task: Value, what: str) -> Value:
-    """The entry script, which is there as far as can be told."""
+    """The entry script, which is checked to exist if the code is known."""
     script, named_code = task.data["entry_script"], task.get("code")
     text = script.text(f"`entry_script` of {what.lower()}").strip().removeprefix("./")
     if named_code is not None:
@@ -171,7 +170,7 @@ def _script(task: Value, what: str) -> Value:
 
 
 def _input(named: Value | None, places: list[Value], what: str) -> list[str]:
-    """The input that is cut into mini-batches, and its type as far as one is declared."""
+    """The driver's options for the input that is divided into mini-batches, and for its declared type."""
     if named is None:
         raise refuse(places[-1], f"{what} has no `input_data`.", "Name an input: `input_data: ${{inputs.NAME}}`.")
     text = named.text("`input_data`").strip()
@@ -245,11 +244,11 @@ def _numbers(
 
 
 def _rows(task: Value, places: list[Value], problems: Problems) -> list[str]:
-    """Where rows go, and the folder that the entry script may write to itself."""
+    """The driver's options for the file of appended rows, and for the folder that the entry script may write to."""
     rows = task.get("append_row_to")
     if rows is not None:
         text = problems.text(rows, "`append_row_to`")
-        # An expression is one word in any case, and between quotes it would not be seen.
+        # An expression is always one word, and would not be replaced in quotes.
         text = text if "${{" in text else shlex.quote(text)
         return ["--append-row-to", text, "--output", text]
     outputs = [one for place in places if (one := place.get("outputs")) is not None and one.is_mapping]
@@ -258,7 +257,7 @@ def _rows(task: Value, places: list[Value], problems: Problems) -> list[str]:
 
 
 def _without(place: Value, note: Callable[[str], None]) -> Value:
-    """A job or component without what only parallel ones have, and of one instance."""
+    """A job or component without the fields of parallel ones, and with one instance."""
     fields = {key: value for key, value in place.data.items() if key not in FIELDS}
     resources = fields.get("resources")
     if isinstance(resources, Value) and resources.is_mapping and "instance_count" in resources.data:

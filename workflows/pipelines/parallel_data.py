@@ -1,6 +1,6 @@
-"""The data of parallel steps, looked at before they are started: whether it is empty, and how many mini-batches it has.
+"""Checks the data of parallel steps before they are started: whether it is empty, and its number of mini-batches.
 
-What the driver of such a step would say of files that are here already it says before anything is built.
+Errors that the driver of such a step would report for local files are thus reported before anything is built.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from .commands import PARALLEL_DRIVER
 from .definition import Input, Step
 from .expressions import Malformed, expressions, substitute
 
-#: Mini-batches, and bytes of tables, above which it is left to the driver to count.
+#: For more mini-batches, or bytes of tables, the count is left to the driver.
 _MOST_COUNTED, _MOST_BYTES = 100_000, 256 << 20
 
 
 @dataclass(frozen=True)
 class _ParallelData:
-    """How a step's data is cut.
+    """The data of a parallel step.
 
     Attributes:
-        data: The input that is it.
+        data: The input with the data.
         options: The driver's options.
     """
 
@@ -36,27 +36,27 @@ class _ParallelData:
     options: Any
 
     def open_data(self, scratch: str) -> mini_batches.Input:
-        """The data as the driver opens it, less its partitions.
+        """Open the data as the driver does, without its partitions.
 
         Raises:
-            Problem: It cannot be cut so.
+            Problem: It cannot be divided into such mini-batches.
         """
         size = mini_batches.Size(self.options.mini_batch_size)
         return mini_batches.Input(str(self.data.path), self.options.input_type, size, (), 1, scratch, _ignore_note)
 
 
 def _ignore_note(note: str) -> None:
-    """The driver says it when it runs."""
+    """Drop a note that the driver will print when it runs."""
 
 
 def check_data(step: Step) -> None:
-    """See that a parallel step has data, and the mini-batch that is to run alone, as far as its data is here.
+    """Check that a parallel step has data, and the mini-batch that is to run alone, if its data is local.
 
     Args:
-        step: The step; of any other kind nothing is looked at.
+        step: The step; steps of other kinds are not checked.
 
     Raises:
-        UserError: It has none, or cannot be cut so.
+        UserError: It has no data or no such mini-batch, or the data cannot be divided.
     """
     cut = _find_data(step)
     if cut is None:
@@ -65,7 +65,7 @@ def check_data(step: Step) -> None:
     try:
         with tempfile.TemporaryDirectory() as scratch:
             found = cut.open_data(scratch)
-            # What has which keys is known when all of it has been read.
+            # Partitions are only known once all of the data has been read.
             if cut.options.keys or only > _MOST_COUNTED or (found.is_table and _bytes(cut, only) > _MOST_BYTES):
                 only = 0
             number = -1
@@ -81,7 +81,7 @@ def check_data(step: Step) -> None:
 
 
 def takes_table(step: Step) -> bool:
-    """Whether `run()` of a parallel step is known to get pandas DataFrames."""
+    """Whether `run()` of a parallel step certainly gets pandas DataFrames."""
     cut = _find_data(step)
     try:
         return cut is not None and cut.open_data("").is_table
@@ -94,7 +94,7 @@ def _bytes(cut: _ParallelData, count: int) -> int:
 
 
 def _find_data(step: Step) -> _ParallelData | None:
-    """How the data of a parallel step is cut; None where it is no such step, or the data is not here yet."""
+    """Find the data of a parallel step; None if it is another kind of step, or the data is not local yet."""
     _, driver, rest = step.command.partition(f'"${PARALLEL_DRIVER}"')
     if not driver:
         return None
@@ -105,7 +105,7 @@ def _find_data(step: Step) -> _ParallelData | None:
         named = expressions(rest.partition(" --input ")[2])[0].path
         options, _ = command_line.parse(shlex.split(substitute(rest, values.get)))
     except (Malformed, ValueError, IndexError, Problem):
-        return None  # told where the command is looked at, or by the driver
+        return None  # reported when the command is checked, or by the driver
     data = step.inputs.get(".".join(named[1:]))
     return (
         _ParallelData(data, options) if data is not None and data.path is not None and data.path.is_absolute() else None

@@ -1,9 +1,9 @@
 """Pipelines written in Python: ``make_pipeline.py:FUNCTION``, built with the installed SDK and without a workspace.
 
-The function is one with ``@pipeline`` of azure-ai-ml, or any that returns what such a one returns; or one that returns
-SDK v1's Pipeline, or the steps for one. It runs in a process
-of its own, in the folder of its file, and what the SDK would send is read as a file of YAML is, with the person's own
-lines for its places: https://learn.microsoft.com/azure/machine-learning/how-to-create-component-pipeline-python
+The function has ``@pipeline`` of azure-ai-ml, or returns the result of such a function, SDK v1's Pipeline, or the steps
+for one. It runs in a separate process, in the folder of its file. What the SDK would send is then read like a YAML
+file, with the user's own lines as places:
+https://learn.microsoft.com/azure/machine-learning/how-to-create-component-pipeline-python
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from ..reading import read_text
 from ..redaction import scrub
 from .yaml_file import Value
 
-#: Seconds for the SDK to be imported, which takes some, and for the person's code.
+#: Seconds for the import of the SDK and for the user's code.
 BUILD_SECONDS = 300
-#: Lines of what the code has said that are shown where it fails.
+#: How many lines of the code's output are shown if it fails.
 _SHOWN_LINES = 15
 _NAMED = re.compile(r"(?P<file>.+\.py)(?::(?P<function>[A-Za-z_]\w*))?")
-#: What the SDK writes before the name of registered data, and before a path that is not one.
+#: The SDK writes the prefix before the name of registered data, and also before a path.
 _REGISTERED = re.compile(r"azureml:(?P<path>\.{0,2}/.*|\.{1,2}|[^:@]+)")
 _CHECK_CODE = "import importlib.util as u, sys; sys.exit(any(u.find_spec(name) is None for name in sys.argv[1:]))"
-#: What a Python has to have, each package after the one that it is in: for SDK v2 and for v1.
+#: The packages that a Python needs, each after its parent: for SDK v2 and for v1.
 _V2, _V1 = ("azure", "azure.ai", "azure.ai.ml"), ("azureml", "azureml.core", "azureml.pipeline.steps")
-#: What only a file that is written with SDK v1 imports.
+#: Imports that only a file for SDK v1 has.
 _WRITTEN_WITH_V1 = re.compile(r"^\s*(?:from|import)\s+azureml\.(?:core|pipeline|data)\b", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class PythonPipeline:
-    """What a setting names.
+    """A Python file and a function in it.
 
     Attributes:
-        file: The file of Python.
-        function: The function in it that gives the pipeline; empty where none is named.
+        file: The Python file.
+        function: The function that returns the pipeline; empty if none is named.
     """
 
     file: Path
@@ -56,7 +56,7 @@ class PythonPipeline:
 
 
 def parse_place(place: Path) -> PythonPipeline | None:
-    """The file and the function that a path names; None where it is another kind of file."""
+    """Parse the file and the function from a path; None if it is another kind of file."""
     match = _NAMED.fullmatch(str(place))
     return PythonPipeline(Path(match["file"]), match["function"] or "") if match is not None else None
 
@@ -69,11 +69,11 @@ def build(asked: PythonPipeline, inputs: Mapping[str, str]) -> tuple[Value, dict
         inputs: As of :func:`.reader.load_pipeline`; the function is called with those that are its parameters.
 
     Returns:
-        What a pipeline file has in it, and the inputs that are left for it. Its places are those of the Python that
-        has made each step, and otherwise of the function.
+        The content of a pipeline file, and the inputs that the function has not used. The places are the Python lines
+        that have created each step, otherwise that of the function.
 
     Raises:
-        UserError: There is no such file, function or SDK, or the person's code fails; with its own line.
+        UserError: There is no such file, function or SDK, or the user's code fails; with its own line.
     """
     if not asked.file.is_file():
         raise UserError(f"The file {shown(asked.file)} does not exist.", "Correct --pipeline-file (AML_PIPELINE_FILE).")
@@ -97,7 +97,7 @@ def build(asked: PythonPipeline, inputs: Mapping[str, str]) -> tuple[Value, dict
 
 
 def _own_lines(asked: PythonPipeline) -> tuple[int, dict[str, int]]:
-    """The line that defines what was asked for, 0 where there is none, and those of a function's parameters."""
+    """The line that defines the function or variable, 0 if there is none, and the lines of its parameters."""
     try:
         tree = ast.parse(read_text(asked.file, errors="replace"))
     except (SyntaxError, ValueError, RecursionError):
@@ -115,7 +115,7 @@ def _own_lines(asked: PythonPipeline) -> tuple[int, dict[str, int]]:
 
 
 def _with_places(asked: PythonPipeline, job: Mapping[str, Any], places: Mapping[str, tuple[str, int]]) -> Value:
-    """A job as a file would have it, each part at the person's line that has made it."""
+    """A job as read from a file, with the user's line that has created each part as its place."""
     whole, parameters = _own_lines(asked)
 
     def made(data: Any, file: Path, line: int) -> Value:
@@ -145,7 +145,7 @@ def _with_places(asked: PythonPipeline, job: Mapping[str, Any], places: Mapping[
 
 
 def _functions(file: Path) -> list[str]:
-    """The functions of a file that may give a pipeline: those with a decorator, else all."""
+    """The functions of a file that may return a pipeline: those with a decorator for it, otherwise all."""
     try:
         tree = ast.parse(read_text(file, errors="replace"))
     except (SyntaxError, ValueError, RecursionError):
@@ -156,10 +156,10 @@ def _functions(file: Path) -> list[str]:
 
 
 def _python(first: bool) -> str:
-    """A Python that has the SDK: this one, else the one that a shell would start.
+    """Find a Python that has the SDK: this one, otherwise the one that a shell would start.
 
     Args:
-        first: Whether SDK v1 is meant.
+        first: Whether SDK v1 is needed.
 
     Raises:
         UserError: None has it.
@@ -184,7 +184,7 @@ def _python(first: bool) -> str:
 def _run_builder(
     python: str, asked: PythonPipeline, inputs: Mapping[str, str], folder: Path, first: bool
 ) -> dict[str, Any]:
-    """What the process that builds it answers."""
+    """Run the process that builds the pipeline; returns its answer."""
     told, answer, said = folder / "told.json", folder / "answer.json", folder / "said"
     given = {
         name: {"text": text, "path": os.path.abspath(text) if text and Path(text).exists() else ""}
@@ -193,7 +193,7 @@ def _run_builder(
     asking = {"file": str(asked.file), "function": asked.function, "inputs": given, "v1": first}
     told.write_text(json.dumps({**asking, "answer": str(answer)}), "utf-8")
     command = [python, str(Path(__file__).with_name("build_in_python.py")), str(told)]
-    # What it leaves running does not keep this command waiting.
+    # The output goes to a file, so that a process which it leaves running does not block this command.
     with said.open("wb") as stream:
         try:
             done = subprocess.run(
@@ -239,7 +239,7 @@ def _build_error(asked: PythonPipeline, failure: Mapping[str, Any]) -> UserError
         remedy,
         file=shown(file),
         line=line or None,
-        # Where there is one alone, the message names it.
+        # A single frame is already in the message.
         details=[_frame(*frame) for frame in failure["frames"][:_SHOWN_LINES] if failure["frames"][1:]],
     )
 
@@ -249,11 +249,11 @@ def _frame(file: str, line: int, function: str, text: str) -> str:
 
 
 def normalize_job(job: Any, folder: Path) -> Any:
-    """What the SDK would send, as a person would write it: paths absolute, references as texts.
+    """Convert what the SDK would send to the form of a written file: absolute paths, and references as texts.
 
     Args:
         job: The mapping.
-        folder: What its relative paths are relative to.
+        folder: The folder that its relative paths are relative to.
     """
     if isinstance(job, list):
         return [normalize_job(one, folder) for one in job]
@@ -268,7 +268,7 @@ def normalize_job(job: Any, folder: Path) -> Any:
         if isinstance(found.get(key), str):
             found[key] = _path(found[key], folder)
     if isinstance(component := found.get("component"), dict) and "environment_variables" in found:
-        # The same again.
+        # The SDK has them twice.
         component.pop("environment_variables", None)
     environment = found.get("environment")
     if isinstance(environment, dict) and isinstance(environment.get("conda_file"), str):
@@ -277,7 +277,7 @@ def normalize_job(job: Any, folder: Path) -> Any:
 
 
 def _path(text: str, folder: Path) -> str:
-    """A path made absolute, where something is there; any other text as it is."""
+    """A path made absolute if it exists; any other text unchanged."""
     match = _REGISTERED.fullmatch(text)
     name = match["path"] if match else text
     if "://" in name or name.startswith("${{"):

@@ -1,4 +1,4 @@
-"""A pipeline file and all it names, read, checked and resolved before anything runs."""
+"""Reads, checks and resolves a pipeline file and all files that it names, before anything runs."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ def load_pipeline(
         inputs: Values for inputs of the pipeline by name, for those of a step by ``step.name``, and for the outputs
             of a step that does not run here by ``step.output``: a literal's text, or a path relative to the current
             folder.
-        cloud: Whether it is to run in a workspace, whose data and computes it may name.
-        project: A folder in which the files of registered names are looked for as well.
-        only: Steps, or pipelines nested in it, that are wanted: nothing else is run but what they need. A name may be
-            the last part of a step's own where only one step has it. Empty for all steps.
-        skip: Steps that are not to be run.
-        fetch_data: Whether a workspace's data is fetch_data to this machine for it.
+        cloud: Whether it runs in a workspace, whose data and compute targets it may name.
+        project: A further folder that is searched for the files of registered names.
+        only: Steps, or nested pipelines, to run; only these and the steps that they need are included. A name may be
+            the last part of a step's name if only one step has it. Empty for all steps.
+        skip: Steps to leave out.
+        fetch_data: Whether a workspace's data is fetched to this machine.
 
     Raises:
         UserError: It cannot be read, contradicts itself or the schema, or cannot run on this machine; with the line.
-            Where several things are wrong, all of them are told, in the order of the files.
-        BadValue: ``inputs``, ``only`` or ``skip`` has an unknown name, or a value that does not fit.
+            If there are several errors, it has all of them, in the order of the files.
+        BadValue: ``inputs``, ``only`` or ``skip`` has an unknown name or a wrong value.
     """
     pipeline, error = survey(file, inputs, cloud, project=project, only=only, skip=skip, fetch_data=fetch_data)
     if error is not None:
@@ -80,10 +80,10 @@ def survey(
     skip: Sequence[str] = (),
     fetch_data: bool = False,
 ) -> tuple[Pipeline, UserError | None]:
-    """As :func:`load_pipeline`, with all that is wrong, or missing, beside what there is.
+    """As :func:`load_pipeline`, but return the pipeline as far as it can be read, and the errors beside it.
 
     Raises:
-        UserError: There is no pipeline in the file, or a step is asked for that there is not.
+        UserError: The file has no pipeline, or a requested step does not exist.
     """
     replaced = dict(inputs or {})
     file = Path(os.path.abspath(file))
@@ -137,7 +137,7 @@ def survey(
 
 @dataclass
 class _StepResolver:
-    """Resolves the steps that are run."""
+    """Resolves the steps that run."""
 
     root: Value
     scope: Scope
@@ -150,16 +150,16 @@ class _StepResolver:
             one.name: one.source for one in self.scope.entries() if isinstance(one, Broken) and one.source is not None
         }
         self.outputs = _outputs(self.scope, self.problems)
-        # Steps of one component start the same script.
+        # Steps of the same component start the same script, so the result is cached.
         self._missing = functools.cache(missing_script)
         self._find_output_types = _find_output_types(self.scope)
         settings = self.root.get("settings")
         self._compute = (settings.get("default_compute") if settings is not None else None) or self.root.get("compute")
 
     def steps(self, asked: Sequence[str]) -> dict[str, Step]:
-        """The steps of these names, and those that they need, in the order of the file.
+        """Resolve the steps of these names and the steps that they need, in the order of the file.
 
-        Of those in which something is wrong the inputs are looked at, and they are not among them.
+        Steps with errors are not included, but their inputs are checked.
         """
         found: dict[str, Step] = {}
         waiting, seen = deque(asked), set[str]()
@@ -213,7 +213,7 @@ class _StepResolver:
         return step
 
     def _compute_of(self, source: Source) -> str:
-        """A compute target's name; computes are named only where they matter, so any other shape is none."""
+        """The name of a compute target. It only matters in a workspace; elsewhere a wrong value is ignored."""
         own = source.compute
         value = own if own is not None else self._compute
         if value is None:
@@ -229,7 +229,7 @@ class _StepResolver:
 
 
 def _outputs(scope: Scope, problems: Problems) -> dict[str, tuple[str, str]]:
-    """Which step writes each of a pipeline's outputs."""
+    """The step and the output that each output of a pipeline comes from."""
     found = {}
     for name, (job, _) in scope.writers.items():
         with problems.for_step(scope.full_name(job)).collect_errors():
@@ -240,7 +240,7 @@ def _outputs(scope: Scope, problems: Problems) -> dict[str, tuple[str, str]]:
 
 
 def _find_output_types(scope: Scope) -> dict[tuple[str, str], str]:
-    """Types that the outputs of pipelines give to those of their steps; the inmost one counts."""
+    """The types that outputs of pipelines give to those of their steps; the innermost pipeline counts."""
     found: dict[tuple[str, str], str] = {}
     scopes = [scope, *(one for one in scope.entries() if isinstance(one, Scope))]
     for one in reversed(scopes):
@@ -258,7 +258,7 @@ def _check_command(
     missing: Callable[[str, Path | None, tuple[Path, ...]], str | None],
     problems: Problems,
 ) -> None:
-    """See that a command can be put together, and that the script that it starts is there."""
+    """Check that a command's expressions are valid, and that the script that it starts exists."""
     what = f"The command of step `{source.name}`"
     try:
         found = expressions(command)
@@ -291,7 +291,7 @@ def _check_command(
 
 
 def _check_cycles(steps: Mapping[str, Step], problems: Problems) -> None:
-    """See that no jobs wait for each other; each step is told of once."""
+    """Check that no jobs wait for each other; each step is reported once."""
     after = {name: list(step.after) for name, step in steps.items()}
     while cycle := find_cycle(after):
         link = next(item for item in steps[cycle[1]].inputs.values() if item.step == cycle[0])
@@ -303,7 +303,7 @@ def _check_cycles(steps: Mapping[str, Step], problems: Problems) -> None:
 
 
 def _explain_no_steps(left: Sequence[LeftOut], root: Value) -> UserError:
-    """Why there is no step to run."""
+    """The error if there is no step to run, with the reason."""
     errors = [one.error for one in left if one.error is not None]
     if errors:
         return combine_errors(errors)
@@ -311,7 +311,7 @@ def _explain_no_steps(left: Sequence[LeftOut], root: Value) -> UserError:
 
 
 def _qualify_single_step_inputs(replaced: Mapping[str, str], scope: Scope) -> dict[str, str]:
-    """Where there is one step, its own inputs need no name in front: such as the values of a sweep's trial."""
+    """Add the step's name to its inputs if there is only one step, so that it need not be typed."""
     entries = list(scope.entries())
     only = entries[0] if len(entries) == 1 else None
     if not isinstance(only, Source):
@@ -328,7 +328,7 @@ def _check_replaced(replaced: Mapping[str, str], scope: Scope, problems: Problem
     of_steps += [f"{one.name}.{name}" for one in nested for name in one.inputs]
     outputs = [f"{one.name}.{name}" for one in sources for name in one.outputs]
     outputs += [f"{one.name}.{name}" for one in nested for name in one.types]
-    # Of these nobody here knows what outputs they have.
+    # The outputs of these are not known.
     unknown = tuple(f"{one.name}." for one in entries if isinstance(one, (LeftOut, Broken)))
     known = {*scope.inputs, *of_steps, *outputs}
     if scope.unreadable:

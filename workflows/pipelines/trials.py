@@ -1,4 +1,4 @@
-"""The trials of a sweep: which values each of them gets, the same ones whenever it is asked.
+"""The values of the trials of a sweep, which are the same each time.
 
 The first trial has the values of :func:`workflows.pipelines.search_space.first_values`. The others are the next ones
 of the grid if the file asks for a grid, and otherwise drawn at random from a seed. The distributions are those of
@@ -20,11 +20,11 @@ from .definition import Pipeline, Step
 from .problems import Problems
 from .yaml_file import Value, refuse
 
-#: Draws for a trial that is like no other before, after which there is taken to be none.
+#: After this many draws without a new trial, the search space is taken to have no more.
 _DRAWS = 200
-#: What of a sweep's ``limits`` is acted on.
+#: The ``limits`` of a sweep that are used.
 _LIMITS = ("max_total_trials", "max_concurrent_trials", "trial_timeout")
-#: The numbers that each distribution has.
+#: The numbers of each distribution.
 _NUMBERS: Mapping[str, tuple[str, ...]] = {
     "choice": (),
     "randint": ("upper",),
@@ -41,18 +41,18 @@ _NUMBERS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is varied in a sweep, and what for.
+    """The search space, objective and limits of a sweep.
 
     Attributes:
         space: The search space.
         first: The values of the first trial.
         algorithm: The ``sampling_algorithm``.
-        metric: The ``primary_metric`` by which trials are compared; empty where the file names none.
+        metric: The ``primary_metric`` by which trials are compared; empty if the file names none.
         goal: ``minimize`` or ``maximize``.
         most: The ``max_total_trials`` of its ``limits``; 0 for no limit.
         at_once: The ``max_concurrent_trials``; 0 for no limit.
         seconds: The ``trial_timeout``; 0 for no limit.
-        remarks: What of several trials is done differently here.
+        remarks: What works differently here if there are several trials.
     """
 
     space: Mapping[str, Value]
@@ -73,14 +73,14 @@ def read_sweep(
     resolve_value: Callable[[Value], Value],
     problems: Problems,
 ) -> Sweep:
-    """What a sweep's fields say of its trials.
+    """Read a sweep's fields about its trials.
 
     Args:
-        first: Gives a field.
+        first: Returns a field.
         chosen: The values of the first trial.
         what: The step in a message.
-        resolve_value: Puts in what the pipeline's inputs give.
-        problems: Takes what is wrong with its objective and its limits.
+        resolve_value: Replaces ``${{parent.inputs.x}}`` by the pipeline's input.
+        problems: Gets the errors of its objective and its limits.
     """
     space, objective = first("search_space"), first("objective")
     metric, goal = "", ""
@@ -102,7 +102,7 @@ def read_sweep(
 def _limit(
     limits: Value | None, key: str, what: str, resolve_value: Callable[[Value], Value], problems: Problems
 ) -> tuple[int, str]:
-    """A limit's whole number, 0 where there is none; and a remark where it is none that could be."""
+    """A limit's value, 0 if there is none; and a remark if the value is out of range."""
     with problems.collect_errors():
         found = problems.mapping(limits, f"`limits` of {what.lower()}").get(key)
         if found is None or found.data is None:
@@ -120,7 +120,7 @@ def _limit(
 
 
 def _remarks(first: Callable[[str], Value | None], what: str) -> tuple[str, ...]:
-    """What Azure does with the trials of a sweep and this program does not."""
+    """Remarks on fields of a sweep that Azure uses and this program ignores."""
     found, step = [], what.partition(" ")[2]
     algorithm, limits = first("sampling_algorithm"), first("limits")
     if first("early_termination") is not None:
@@ -140,17 +140,17 @@ def _remarks(first: Callable[[str], Value | None], what: str) -> tuple[str, ...]
 
 
 def with_trials(pipeline: Pipeline, count: int, named: Sequence[str] = ()) -> Pipeline:
-    """A pipeline whose sweeps have several trials, each a step of its own: ``NAME.trial0`` and so on.
+    """The pipeline with several trials for each sweep, each a step of its own: ``NAME.trial0`` and so on.
 
-    A parameter that the command line gives a value has that one in all of them.
+    A parameter with a value on the command line has that value in all trials.
 
     Args:
         pipeline: The pipeline.
-        count: How many are wanted of each sweep.
-        named: Trials that are asked for alone; of their sweeps nothing else is run.
+        count: How many trials of each sweep.
+        named: Only these trials of their sweeps are run.
 
     Raises:
-        UserError: A search space cannot be drawn from, with the line; or there is no such trial.
+        UserError: A search space has errors, with the line; or there is no such trial.
     """
     steps, asked, notes, problems = list[Step](), list[str](), list(pipeline.notes), Problems()
     for step in pipeline.steps:
@@ -212,17 +212,17 @@ def trial_values(
     """The values of the first trials.
 
     Args:
-        space: The search space, less what is given a value otherwise.
+        space: The search space, without parameters that have a fixed value.
         first: The first trial's values.
-        count: How many trials are wanted, at least one.
+        count: How many trials, at least one.
         algorithm: The ``sampling_algorithm``: a name, or ``type`` and ``seed``.
         what: The step in a message.
 
     Returns:
-        At most ``count``; fewer where the space has no more.
+        At most ``count``; fewer if the space has no more.
 
     Raises:
-        UserError: A distribution lacks a number, or a grid is asked for of what is no choice; with the line.
+        UserError: A distribution lacks a number, or a grid has a parameter that is not a choice; with the line.
     """
     found = [dict(first)]
     if count <= 1 or not space:
@@ -238,7 +238,7 @@ def trial_values(
         with problems.collect_errors():
             draws[key] = _draw(entry, f"`{key}` in the search space of {what.lower()}")
     problems.check()
-    # Not for secrets: the same trials each time.
+    # The trials have to be the same each time, and this is not used for secrets.
     source = random.Random(seed)  # noqa: S311
     missed = 0
     while len(found) < count and missed < _DRAWS:
@@ -250,7 +250,7 @@ def trial_values(
 
 
 def _algorithm(value: Value | None, what: str) -> tuple[str, int]:
-    """Its name and seed. Bayesian sampling draws at random here: what the trials before have shown does not count."""
+    """The algorithm's name and seed. Bayesian sampling draws at random here, without using earlier results."""
     if value is None:
         return "random", 0
     named = value.get("type") if value.is_mapping else value
@@ -266,7 +266,7 @@ def _algorithm(value: Value | None, what: str) -> tuple[str, int]:
 
 
 def _grid(space: Mapping[str, Value], what: str) -> Iterator[dict[str, Any]]:
-    """Every combination, the last parameter changing first."""
+    """Every combination of values; the last parameter changes first."""
     columns, problems = [], Problems()
     for key, entry in space.items():
         if _type(entry) != "choice":
@@ -279,7 +279,7 @@ def _grid(space: Mapping[str, Value], what: str) -> Iterator[dict[str, Any]]:
 
 
 def _draw(entry: Value, where: str) -> Callable[[random.Random], Any]:
-    """What draws a value."""
+    """A function that draws a value."""
     kind = _type(entry)
     if kind == "choice":
         choices = _choices(entry)
