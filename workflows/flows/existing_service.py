@@ -85,7 +85,7 @@ class ExistingService:
         return found
 
     def inspect(self, look: Look, failed: int | None, tell: Report) -> dict[str, Any]:
-        """Stop during one request, look, and let it go on; see :func:`.inspected.inspect`.
+        """Stop during one request, look, and let it go on; see :func:`.service_inspection.inspect_service`.
 
         Args:
             look: What is wanted.

@@ -50,7 +50,7 @@ def wait_until_ready(
         again: The command to type once score.py is corrected.
 
     Raises:
-        UserError: score.py cannot be loaded, the service startup_error, or a limit passed.
+        UserError: score.py cannot be loaded, the service died, or a limit passed.
     """
     if service.by_itself:
         return custom_server.wait_until_ready(service, engine, step, offset)

@@ -31,7 +31,7 @@ class Bindings:
         problems: Gets the errors of single inputs.
         assets: Finds the files of registered data.
         cloud: Whether the steps run where they can use the workspace's data.
-        fetch_data: Whether data of the workspace is fetch_data here.
+        fetch_data: Whether the workspace's data is fetched to this machine.
         elsewhere: Errors for data that is not on this machine.
         broken: Jobs with errors whose outputs a step uses.
     """
