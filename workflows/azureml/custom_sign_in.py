@@ -31,9 +31,9 @@ def call_factory(settings: Settings, fits: Callable[[Any], bool], returns: str, 
     try:
         made = getattr(importlib.import_module(module), factory)()
     except Exception as error:
-        told = explain(error, SIGNING_IN)
-        if isinstance(told, UserError):
-            raise told from error
+        explained = explain(error, SIGNING_IN)
+        if isinstance(explained, UserError):
+            raise explained from error
         raise UserError(
             f"AML_AUTH={settings.auth} failed: {type(error).__name__}: {message_of(error)}", remedy
         ) from error

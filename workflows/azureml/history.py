@@ -146,13 +146,13 @@ class RunHistory:
         known = child_object(answer, "instances")
         found = {}
         for name in known:
-            told = child_object(known, name)
-            endpoint = child_object(told, "properties").get("ProxyEndpoint")
+            response = child_object(known, name)
+            endpoint = child_object(response, "properties").get("ProxyEndpoint")
             found[name] = ServiceInstance(
-                display_text(told.get("type") or "", "a kind of service", 60),
-                display_text(told.get("status") or "", "a status", 60),
-                message_of(told.get("error")),
-                one_line(endpoint, "an address") if endpoint and told.get("status") == "Running" else None,
+                display_text(response.get("type") or "", "a kind of service", 60),
+                display_text(response.get("status") or "", "a status", 60),
+                message_of(response.get("error")),
+                one_line(endpoint, "an address") if endpoint and response.get("status") == "Running" else None,
             )
         return found
 
@@ -201,20 +201,20 @@ class RunHistory:
         # The SDK's own download sends the same requests. The job itself names only the addresses that its file names.
         found = self._resolved(run_id)
         if not found:
-            told = child_object(self.job(run_id, version), "outputs")
+            response = child_object(self.job(run_id, version), "outputs")
             found = {
                 display_text(name, "an output's name", 300): one_line(
-                    child_object(told, name).get("uri") or "", "an address", 8192
+                    child_object(response, name).get("uri") or "", "an address", 8192
                 )
-                for name in told
+                for name in response
                 if name != "default"
             }
         return {name: address for name, address in found.items() if _is_address(address)}
 
     def _resolved(self, run_id: str) -> dict[str, str]:
         asked = {"runId": run_id, "selectRunMetadata": True}
-        told = child_object(self._service("history/v1.0{}/rundata", body=asked), "runMetadata")
-        outputs = child_object(told, "outputs")
+        response = child_object(self._service("history/v1.0{}/rundata", body=asked), "runMetadata")
+        outputs = child_object(response, "outputs")
         names = {str(child_object(outputs, name).get("assetId")): name for name in outputs}
         models = [one for one, name in names.items() if str(child_object(outputs, name).get("type")).endswith("Model")]
         found: dict[str, str] = {}

@@ -185,8 +185,8 @@ def install_extra(extra: str) -> str:
     source = "azureml-debug"
     try:
         # Where pip installed it from (PEP 610).
-        told = metadata.distribution("azureml-debug").read_text("direct_url.json")
-        source = json.loads(told)["url"].removeprefix("file://") if told else source
+        direct_url = metadata.distribution("azureml-debug").read_text("direct_url.json")
+        source = json.loads(direct_url)["url"].removeprefix("file://") if direct_url else source
     except (metadata.PackageNotFoundError, ValueError, KeyError):
         pass
     return f"pip install '{source}[{extra}]'"

@@ -65,7 +65,7 @@ def fetch_data(settings: Settings, console: Console, data: Mapping[str, str]) ->
 
 
 def _download_path(source: WorkspaceData, place: DatastorePath, name: str, step: Step) -> tuple[Path, int, bool]:
-    """Where a place's content lies here, its size, and whether it had been fetched before."""
+    """Download a datastore path; returns its local path, its size, and whether it had been downloaded before."""
     wanted = DownloadSource(place.path, str(place), f"the datastore {place.datastore}")
     files = downloads.list_files(wanted, lambda prefix: source.blobs(place.datastore, prefix))
     size = sum(blob.size for blob in files.values())

@@ -53,10 +53,10 @@ class Manager:
         found: list[Mapping[str, Any]] = []
         address, more = f"{self._address}{path}", parameters
         for _ in range(_PAGES):
-            told = self._asked(address, doing, more)
-            values = told.get("value")
+            description = self._asked(address, doing, more)
+            values = description.get("value")
             found += [one for one in values if isinstance(one, dict)] if isinstance(values, list) else []
-            following = told.get("nextLink")
+            following = description.get("nextLink")
             # The token must not be sent to another host.
             if not isinstance(following, str) or not following.startswith(f"{self._address}/"):
                 break
@@ -156,9 +156,9 @@ def _number(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def parse_compute(name: str, told: Mapping[str, Any]) -> Compute:
+def parse_compute(name: str, description: Mapping[str, Any]) -> Compute:
     """A compute target from the resource manager's description, which SDK v1 returns as well."""
-    about = child_object(told, "properties")
+    about = child_object(description, "properties")
     own, status = child_object(about, "properties"), child_object(about, "status")
     addresses, scale = child_object(own, "connectivityEndpoints"), child_object(own, "scaleSettings")
     parts = str(child_object(own, "subnet").get("id") or "").split("/")

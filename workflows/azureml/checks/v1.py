@@ -65,8 +65,8 @@ def _permissions(workspace: Any, report: Report) -> Iterator[Finding]:
 
 
 def _computes(workspace: Any, wanted: str | None, report: Report) -> Iterator[Finding]:
-    told = attempt(lambda: dict(workspace.compute_targets), "listing the compute targets", report)
-    found = [parse_compute(name, one.serialize()) for name, one in sorted(told.items())]
+    description = attempt(lambda: dict(workspace.compute_targets), "listing the compute targets", report)
+    found = [parse_compute(name, one.serialize()) for name, one in sorted(description.items())]
     yield from resource_manager.compute_findings(found, wanted, relay=False)
 
 

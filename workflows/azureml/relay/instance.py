@@ -124,10 +124,10 @@ def look_up(instance: Instance, report: Report | None = None) -> InstanceState:
         UserError: There is no such instance, or the request failed.
     """
     try:
-        told = _get(instance, f"/computes/{instance.name}", f"reading the compute instance {instance.name}", report)
+        response = _get(instance, f"/computes/{instance.name}", f"reading the compute instance {instance.name}", report)
     except NotFound as error:
         raise _not_found(instance, "is not there", report) from error
-    compute = child_object(told, "properties")
+    compute = child_object(response, "properties")
     if compute.get("computeType") != "ComputeInstance":
         kind = display_text(compute.get("computeType") or "", "a kind of compute", 60) or "something else"
         raise _not_found(instance, f"is no compute instance but {kind}", report)
@@ -302,12 +302,12 @@ def _no_workspace(instance: Instance) -> NotFound:
 def _not_found(instance: Instance, what: str, report: Report | None) -> NotFound:
     """The error for a missing instance, with the existing ones, or for a missing workspace."""
     try:
-        told = _get(instance, "/computes", "reading which computes there are", report)
+        response = _get(instance, "/computes", "reading which computes there are", report)
     except NotFound:
         return _no_workspace(instance)
     names = [
         display_text(one.get("name") or "", "a name", 80)
-        for one in told.get("value") or []
+        for one in response.get("value") or []
         if isinstance(one, dict) and child_object(one, "properties").get("computeType") == "ComputeInstance"
     ]
     there = f"There {'is' if len(names) == 1 else 'are'}: {', '.join(sorted(names))}" if names else "It has none"

@@ -90,9 +90,9 @@ def export_token(instance: Instance) -> dict[str, Any]:
     return {"token": kept.token, "expires": kept.expires}
 
 
-def import_token(instance: Instance, told: dict[str, Any]) -> None:
+def import_token(instance: Instance, exported: dict[str, Any]) -> None:
     """Use the token that :func:`export_token` returned in another process."""
     kept = _kept(instance)
-    kept.token, kept.expires = str(told["token"]), float(told["expires"])
+    kept.token, kept.expires = str(exported["token"]), float(exported["expires"])
     if kept.token:
         keep_secret(kept.token)

@@ -62,21 +62,21 @@ class AssetDownloader:
         self._places = AssetLocator(self.assets, step.detail)
 
     def download(self, wanted: AssetName | DatastorePath, name: str, named_folder: bool = False) -> DownloadedAsset:
-        """What is named, on this machine.
+        """Download what is named, unless it was already downloaded.
 
         Args:
-            wanted: Its name.
-            name: What it is called here.
+            wanted: The asset or the path on a datastore.
+            name: Its name in messages.
             named_folder: Whether to put a folder into another folder under its own name, as for a model in a service.
 
         Raises:
-            UserError: It cannot be had, or somebody does not want it. What has come of it stays for the next time.
+            UserError: The download failed, or the user declines. What has arrived is kept for the next time.
         """
         with sent_by(f"The workspace {self.assets.name}"):
             return self._download_from(self._places.locate(wanted), name, named_folder)
 
     def download_address(self, uri: str, asset: Asset, name: str) -> DownloadedAsset:
-        """What lies at an address that an asset names; see :meth:`bring`."""
+        """Download what is at an address that an asset names; see :meth:`download`."""
         with sent_by(f"The workspace {self.assets.name}"):
             return self._download_from(self._places.locate_address(uri, asset), name, False)
 

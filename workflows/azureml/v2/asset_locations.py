@@ -117,8 +117,8 @@ class AssetLocator:
         if output in ("artifacts", "default"):
             below = f"ExperimentRun/dcid.{job}" + (f"/{path}" if path else "")
             return self._on_datastore(DatastorePath(_ARTIFACTS, below), plain=True)
-        told = child_object(self.assets.get(f"jobs/{job}", f"reading the job {job}"), "properties")
-        outputs = told.get("outputs")
+        response = child_object(self.assets.get(f"jobs/{job}", f"reading the job {job}"), "properties")
+        outputs = response.get("outputs")
         one = outputs.get(output) if isinstance(outputs, dict) else None
         uri = one_line((one or {}).get("uri") or "", "an output's address", 8192)
         place = parse(uri) if uri.startswith("azureml:") else None
@@ -147,7 +147,7 @@ class AssetLocator:
 
     def _open(self, datastore: str) -> Container:
         try:
-            told = self.assets.get(f"datastores/{datastore}", f"reading the datastore {datastore}")
+            response = self.assets.get(f"datastores/{datastore}", f"reading the datastore {datastore}")
         except NotFound as error:
             listed = self.assets.get("datastores", "listing the datastores").get("value")
             known = (
@@ -155,7 +155,7 @@ class AssetLocator:
             )
             there = f"Those there are: {', '.join(sorted(known)[:8])}" if known else "It has none that can be listed"
             raise NotFound(f"There is no datastore {datastore} in the workspace.", f"{there}.") from error
-        about = child_object(told, "properties")
+        about = child_object(response, "properties")
         kind = str(about.get("datastoreType"))
         container = about.get("containerName") if kind == "AzureBlob" else about.get("filesystem")
         if kind not in ("AzureBlob", "AzureDataLakeGen2"):
@@ -173,8 +173,8 @@ class AssetLocator:
     def _key(self, datastore: str, about: dict[str, Any], account: str) -> Key:
         """The key for a datastore: its stored credential where the user may read it, else the user's own identity."""
         own = Token(self.assets.workspace.credential)
-        told = about.get("credentials")
-        if str((told or {}).get("credentialType", "None")) == "None":
+        stored = about.get("credentials")
+        if str((stored or {}).get("credentialType", "None")) == "None":
             return own
         path = f"datastores/{datastore}/listSecrets"
 
@@ -188,24 +188,24 @@ class AssetLocator:
             return own
         if found.get("sasToken"):
 
-            def query(told: dict[str, Any]) -> str:
-                return one_line(told.get("sasToken") or "", "a signature", 8192)
+            def query(response: dict[str, Any]) -> str:
+                return one_line(response.get("sasToken") or "", "a signature", 8192)
 
             return Signature(query(found), lambda: query(secrets()))
         if found.get("key"):
             return AccountKey(account, one_line(found["key"], "a key", 8192))
         if found.get("clientSecret"):
-            return Token(self._principal(told or {}, one_line(found["clientSecret"], "a secret", 8192)))
+            return Token(self._principal(stored or {}, one_line(found["clientSecret"], "a secret", 8192)))
         return own
 
-    def _principal(self, told: dict[str, Any], secret: str) -> Any:
+    def _principal(self, stored: dict[str, Any], secret: str) -> Any:
         from .credentials import require_azure_identity
 
         require_azure_identity()
         from azure.identity import ClientSecretCredential
 
         keep_secret(secret)
-        tenant, client = (one_line(told.get(key), "an id", 200) for key in ("tenantId", "clientId"))
+        tenant, client = (one_line(stored.get(key), "an id", 200) for key in ("tenantId", "clientId"))
         host = self.assets.workspace.cloud.login.partition("://")[2].rstrip("/")
         return ClientSecretCredential(tenant, client, secret, authority=host)
 
@@ -241,8 +241,8 @@ class AssetLocator:
         path = f"datarefs/{named.name}/versions/{named.version}"
 
         def signature() -> str:
-            told = self.assets.post(path, body, f"asking for the files of {named}", named.registry)
-            credential = child_object(told, "blobReferenceForConsumption").get("credential")
+            response = self.assets.post(path, body, f"asking for the files of {named}", named.registry)
+            credential = child_object(response, "blobReferenceForConsumption").get("credential")
             found = credential.get("sasUri") if isinstance(credential, dict) else None
             return urlsplit(one_line(found or "", "an address", 8192)).query
 

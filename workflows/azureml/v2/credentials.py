@@ -50,10 +50,10 @@ class _Explaining:
             keep_secret(str(found.token))
             float(found.expires_on)
         except Exception as error:
-            told = explain_sign_in_error(self._auth, error)
-            if told is error:
+            explained = explain_sign_in_error(self._auth, error)
+            if explained is error:
                 raise
-            raise told from error
+            raise explained from error
         return found
 
 

@@ -84,13 +84,13 @@ def _named(text_: str) -> AssetName:
 def _needed(asset: Asset) -> dict[str, str]:
     """The properties of an environment that are needed here, checked."""
     build = asset.properties.get("build")
-    told: Mapping[str, Any] = build if isinstance(build, dict) else {}
+    description: Mapping[str, Any] = build if isinstance(build, dict) else {}
     image = asset.properties.get("image")
     return {
         "image": image_name(image, "the name of an image") if image else "",
         "conda": text(asset.properties.get("condaFile") or "", "a conda file", _CONDA_BYTES),
-        "context": one_line(told.get("contextUri") or "", "an address", 8192),
-        "dockerfile": relative_path(told.get("dockerfilePath") or "Dockerfile", "a Dockerfile's path"),
+        "context": one_line(description.get("contextUri") or "", "an address", 8192),
+        "dockerfile": relative_path(description.get("dockerfilePath") or "Dockerfile", "a Dockerfile's path"),
     }
 
 

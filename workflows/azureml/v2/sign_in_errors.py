@@ -49,10 +49,10 @@ def explain_sign_in_error(auth: str, error: Exception) -> Exception:
             f"No managed identity signs in here: {words}",
             "Give this machine an identity, or set AML_AUTH=interactive or service-principal.",
         )
-    told = explain(error, SIGNING_IN)
-    if not isinstance(told, UserError):
-        return told
-    return SignInRefused(f"Signing in to Azure failed: {words}", known or told.remedy)
+    explained = explain(error, SIGNING_IN)
+    if not isinstance(explained, UserError):
+        return explained
+    return SignInRefused(f"Signing in to Azure failed: {words}", known or explained.remedy)
 
 
 def _own(auth: str, error: Exception, words: str) -> UserError:

@@ -142,10 +142,10 @@ def _look_up(name: WorkspaceName, cloud: Cloud, signing: Any, token: str) -> Wor
         address = f"{cloud.manager.rstrip('/')}{_scope(name)}"
         ahead: list[float] = []
         http.hooks["response"].append(lambda found, **_: ahead.append(clock_ahead(found.headers)))
-        told = message(
+        response = message(
             fetch_response(http, address, f"Bearer {token}", {"api-version": _WORKSPACES_VERSION}), "a workspace"
         )
-        properties = child_object(told, "properties")
+        properties = child_object(response, "properties")
         discovery = web_address(properties.get("discoveryUrl"), "an address")
         services = as_json(fetch_response(http, discovery, f"Bearer {token}", {}), "a list of services")
     history = child_object({"services": services}, "services").get("history")
@@ -154,7 +154,7 @@ def _look_up(name: WorkspaceName, cloud: Cloud, signing: Any, token: str) -> Wor
         cloud=cloud,
         credential=signing,
         history=web_address(history, "an address"),
-        location=str(told.get("location") or ""),
+        location=str(response.get("location") or ""),
         legacy=properties.get("v1LegacyMode") is True,
         clock_ahead=ahead[0],
     )
