@@ -114,7 +114,7 @@ def test_what_the_workspace_does_not_have_is_told(experiment: ExperimentProject,
     for place, *words in (
         ("azureml://datastores/elsewhere/paths/sums", "There is no datastore elsewhere", "secured, workspaceblobstore"),
         ("azureml://datastores/workspaceblobstore/paths/sums/20", "There is nothing at", "sums/20"),
-        ("azureml://datastores/secured/paths/sums", "keeps no key", "az storage blob download-batch"),
+        ("azureml://datastores/secured/paths/sums", "has no stored key", "az storage blob download-batch"),
         ("azureml:table", "dataset table:1 is more than its files", "ParseDelimitedBlock", f"--data NAME={PLACE}"),
         ("azureml:two:1", "is made of 2 places", "paths/sums"),
         ("azureml:two:9", "There is no dataset two:9", "https://ml.azure.com"),
