@@ -97,7 +97,7 @@ def test_without_a_descriptor_left_nobody_is_let_in(
     def refuse(*_arguments: object) -> int:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(peers, "_ask", refuse)
+    monkeypatch.setattr(peers, "_query_sock_diag", refuse)
     monkeypatch.setattr(peers, "_read_tables", refuse)
     with socket.create_connection(listener.getsockname()), listener.accept()[0] as peer:
         assert not peers.is_allowed(peer)
