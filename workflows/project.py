@@ -83,7 +83,7 @@ def state_folder(project: Path, *parts: str, reading: bool = False) -> Path:
 def _remedy(root: Path, folder: Path) -> str:
     for place in (*reversed(folder.parents), folder):
         if place.is_relative_to(root) and os.path.lexists(place) and not os.path.isdir(place):
-            return f"Rename {place}, or remove it: it is no folder."
+            return f"Rename {place}, or remove it: it is not a folder."
     return "Make the project's folder writable for you."
 
 

@@ -22,14 +22,14 @@ def read_bytes(path: str | os.PathLike[str], most: int = MOST_BYTES) -> bytes:
         most: The largest size in bytes that is read.
 
     Raises:
-        OSError: It cannot be read, is no regular file, or is larger; ``strerror`` says so.
+        OSError: It cannot be read, is not a regular file, or is larger; ``strerror`` says so.
     """
     # Without O_NONBLOCK, opening a pipe would block until it has a writer.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
     try:
         descriptor = os.open(path, flags)
     except ValueError as error:
-        raise OSError(errno.EINVAL, "its name is none that a file can have", os.fspath(path)) from error
+        raise OSError(errno.EINVAL, "its name cannot be a file's name", os.fspath(path)) from error
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):

@@ -89,13 +89,13 @@ def _shown(value: Any) -> str:
 def text(value: Any, what: str, most: int = 65536) -> str:
     """A text that can be encoded as UTF-8; file names may have undecodable bytes (PEP 383)."""
     if not isinstance(value, str):
-        raise _refuse(value, what, "is no text")
+        raise _refuse(value, what, "is not text")
     if len(value) > most:
         raise _refuse(value, what, f"has more than {most} characters")
     try:
         value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
-        raise _refuse(value, what, "is no text") from error
+        raise _refuse(value, what, "is not text") from error
     if "\0" in value:
         raise _refuse(value, what, "has a NUL in it")
     return value
@@ -114,7 +114,7 @@ def one_line(value: Any, what: str, most: int = 1000) -> str:
 def display_text(value: Any, what: str, most: int = 2000) -> str:
     """A text to be shown: cut if it is too long, with control characters escaped."""
     if not isinstance(value, str):
-        raise _refuse(value, what, "is no text")
+        raise _refuse(value, what, "is not text")
     return printable(value if len(value) <= most else value[: most - 1] + "…", lines=True)
 
 
@@ -176,7 +176,7 @@ def absolute_path(value: Any, what: str) -> str:
     """An absolute POSIX path of another machine."""
     found = one_line(value, what, 4096)
     if not found.startswith("/") or ".." in found.split("/"):
-        raise _refuse(value, what, "is no absolute path")
+        raise _refuse(value, what, "is not an absolute path")
     return found
 
 
@@ -184,7 +184,7 @@ def digest(value: Any, what: str) -> str:
     """A SHA-256 in hex."""
     found = text(value, what, 64)
     if not _HEX.fullmatch(found):
-        raise _refuse(value, what, "is no digest")
+        raise _refuse(value, what, "is not a digest")
     return found
 
 
@@ -211,7 +211,7 @@ def _ip(found: str, value: Any, what: str) -> Any:
             raise ValueError
         return ipaddress.ip_address(found)
     except ValueError as error:
-        raise _refuse(value, what, "is no address") from error
+        raise _refuse(value, what, "is not an address") from error
 
 
 def web_address(value: Any, what: str) -> str:
@@ -221,10 +221,10 @@ def web_address(value: Any, what: str) -> str:
         parts = urlsplit(found)
         host, _port = parts.hostname, parts.port
     except ValueError as error:
-        raise _refuse(found.partition("?")[0], what, "is no address") from error
+        raise _refuse(found.partition("?")[0], what, "is not an address") from error
     if parts.scheme not in ("http", "https") or not host or any(one.isspace() for one in found):
         # The query may hold a signature.
-        raise _refuse(found.partition("?")[0], what, "is no address of http or https")
+        raise _refuse(found.partition("?")[0], what, "is not an address of http or https")
     return found
 
 
@@ -242,7 +242,7 @@ def image_name(value: Any, what: str) -> str:
 def number(value: Any, what: str, least: int = 0, most: int = (1 << 63) - 1) -> int:
     """A whole number."""
     if type(value) is not int or not least <= value <= most:
-        raise _refuse(value, what, f"is no number from {least} to {most}")
+        raise _refuse(value, what, f"is not a number from {least} to {most}")
     return value
 
 
@@ -254,7 +254,7 @@ def size(value: Any, what: str) -> int:
 def real(value: Any, what: str) -> float:
     """A finite number."""
     if type(value) not in (int, float) or abs(value) > 1e15 or math.isnan(value):
-        raise _refuse(value, what, "is no number")
+        raise _refuse(value, what, "is not a number")
     return float(value)
 
 
@@ -278,7 +278,7 @@ def one_of(*known: Any) -> Check:
 
     def check(value: Any, what: str) -> Any:
         if not any(type(value) is type(one) and value == one for one in known):
-            raise _refuse(value, what, "is none of those there are")
+            raise _refuse(value, what, "is not one of the known values")
         return value
 
     return check
@@ -294,7 +294,7 @@ def each(check: Check, most: int, least: int = 0) -> Check:
 
     def found(value: Any, what: str) -> list[Any]:
         if not isinstance(value, list):
-            raise _refuse(value, what, "is no list")
+            raise _refuse(value, what, "is not a list")
         if not least <= len(value) <= most:
             raise Refused(f"{what}: {len(value)} of them, where {least} to {most} can be")
         return [check(one, what) for one in value]
@@ -307,7 +307,7 @@ def row(*checks: Check) -> Check:
 
     def found(value: Any, what: str) -> list[Any]:
         if not isinstance(value, list) or len(value) != len(checks):
-            raise _refuse(value, what, f"is no list of {len(checks)}")
+            raise _refuse(value, what, f"is not a list of {len(checks)}")
         return [check(one, what) for check, one in zip(checks, value, strict=True)]
 
     return found
@@ -318,7 +318,7 @@ def table(key: Check, value: Check, most: int) -> Check:
 
     def found(given: Any, what: str) -> dict[str, Any]:
         if not isinstance(given, dict):
-            raise _refuse(given, what, "is no JSON object")
+            raise _refuse(given, what, "is not a JSON object")
         if len(given) > most:
             raise Refused(f"{what}: {len(given)} of them, where {most} can be")
         return {key(one, what): value(inner, what) for one, inner in given.items()}
@@ -331,7 +331,7 @@ def fields(needed: dict[str, Check], optional: dict[str, Check] | None = None) -
 
     def found(given: Any, what: str) -> dict[str, Any]:
         if not isinstance(given, dict):
-            raise _refuse(given, what, "is no JSON object")
+            raise _refuse(given, what, "is not a JSON object")
         missing = [one for one in needed if one not in given]
         if missing:
             raise Refused(f"{what} without its `{missing[0]}`")
@@ -369,14 +369,14 @@ def as_json(data: bytes | str, what: str) -> Any:
     try:
         return json.loads(data, parse_constant=constant)
     except (ValueError, RecursionError, MemoryError) as error:
-        raise Refused(f"{what} that is no JSON") from error
+        raise Refused(f"{what} that is not JSON") from error
 
 
 def message(data: bytes, what: str = "a message") -> dict[str, Any]:
     """Parse a message, which has to be a JSON object."""
     value = as_json(data, what)
     if not isinstance(value, dict):
-        raise _refuse(value, what, "is no JSON object")
+        raise _refuse(value, what, "is not a JSON object")
     return value
 
 

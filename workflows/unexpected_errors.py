@@ -88,10 +88,10 @@ _TEXTS: tuple[tuple[type[Exception], re.Pattern[str], str, str], ...] = (
     (
         ValueError,
         re.compile(r"[Ii]nvalid IPv6|netloc|[Pp]ort (?:could|out)|[Pp]ort must"),
-        "An address is none",
+        "An address is not valid",
         "Correct it",
     ),
-    (Exception, re.compile(r"nonnumeric port|URL can't contain control"), "An address is none", "Correct it"),
+    (Exception, re.compile(r"nonnumeric port|URL can't contain control"), "An address is not valid", "Correct it"),
     (OverflowError, re.compile(r"."), "A number is too large", "Correct it"),
     (RuntimeError, re.compile(r"^can't start new thread"), _LIMIT, _RAISE_LIMIT),
     (

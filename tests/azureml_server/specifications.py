@@ -40,7 +40,7 @@ def text_of(value: Any) -> str:
 
 
 def path_of(state: State, address: str) -> Path | None:
-    """Where the data of an address lies here; None for what is no address of the workspace."""
+    """Where the data of an address lies here; None for what is not an address of the workspace."""
     found = _DATASTORE.match(address)
     if found is None:
         return None

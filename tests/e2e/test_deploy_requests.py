@@ -58,7 +58,7 @@ def test_any_body_form_and_query_arrives_as_it_was_typed(project: Project) -> No
     (project.folder / "noname").write_text('{"a": 1}')
     seen = inspect(project, "--request", "a picture.png")
     assert (seen["kind"], seen["data"]) == ("'image/png'", repr(b"\x89PNG\r\n\x1a\n\xff\x00"))
-    # An answer that is no text is told by its size and kind.
+    # An answer that is not text is told by its size and kind.
     assert str(seen["response"]).startswith("{'status': 200, 'body': '<5 bytes of ")
     assert inspect(project, "--request", "table.csv")["kind"] == "'text/csv'"
     assert inspect(project, "--request", "noname")["kind"] == "'application/json'"

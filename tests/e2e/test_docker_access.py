@@ -390,7 +390,7 @@ def test_address_pools_that_are_used_up_are_said(
         raise APIError("500 Server Error", explanation=said)
 
     monkeypatch.setattr(client.api, "create_network", refuse)
-    with pytest.raises(UserError, match="no range of addresses left") as refused:
+    with pytest.raises(UserError, match="no address range left") as refused:
         docker_network.ensure_network(client)
     assert "docker network prune" in refused.value.remedy
 

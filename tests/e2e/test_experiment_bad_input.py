@@ -145,7 +145,7 @@ def test_an_environment_that_is_not_there_is_answered_with_those_there_are(exper
     experiment.write("env/small/requirements.txt", "")
     experiment.write("env/empty/readme", "")
     debug = ("experiment.debug", "sums", "--script", "train.py", "--environment")
-    experiment.inv(*debug, "smal").says("no environment smal", "Those there are: small")
+    experiment.inv(*debug, "smal").says("no environment smal", "Existing ones: small")
     experiment.inv(*debug, "empty").says("no conda.yml or requirements.txt")
     nothing_left(experiment)
     out = experiment.ok(

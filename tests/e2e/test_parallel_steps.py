@@ -214,7 +214,9 @@ def test_a_batch_deployment_is_debugged_as_it_is(parallel: PipelineProject) -> N
 def test_data_of_what_is_no_batch_deployment_is_refused(parallel: PipelineProject) -> None:
     file = str(parallel.pipeline)
     parallel.inv("deploy.debug", "--data", "numbers").says("--data is for a batch deployment, and none", code=2)
-    parallel.inv("deploy.debug", "--deployment", file, "--data", "numbers").says("is no batch deployment, so it takes")
+    parallel.inv("deploy.debug", "--deployment", file, "--data", "numbers").says(
+        "is not a batch deployment, so it takes"
+    )
     batch = parallel.folder / "batch.yml"
     batch.write_text(
         "$schema: https://azuremlschemas.azureedge.net/latest/batchDeployment.schema.json\n"

@@ -340,7 +340,7 @@ def test_on_error_holds_whichever_rank_raises_and_the_log_is_shown_once(pipeline
     assert endpoint["rank"] == 3 and endpoint["error"] == "ValueError: the third"
     pipelines.inv("pipeline.inspect", "work.py:1").says(
         "work holds at ValueError: the third in work.py:3, which work.py:1 is not part of.",
-        "It holds on. To see it: inv pipeline.inspect --run 1 --step work --rank 3",
+        "It keeps holding. To see it: inv pipeline.inspect --run 1 --step work --rank 3",
     )
     looked = pipelines.ok("pipeline.inspect")
     assert "ValueError: the third\nStopped in <module> at work/work.py:3" in looked.out

@@ -415,7 +415,7 @@ def test_no_such_instance_names_those_there_are(project: RemoteProject, server: 
     said = "ci-three is not there in the workspace workspace. There are: ci-one, ci-two."
     project.inv("remote.sync", AML_REMOTE_HOST="azureml:ci-three").says(said, "Correct AML_REMOTE_HOST")
     failed(project, "instance", said, AML_REMOTE_HOST="azureml:ci-three")
-    failed(project, "instance", "cpu is no compute instance but AmlCompute", AML_REMOTE_HOST="azureml:cpu")
+    failed(project, "instance", "cpu is not a compute instance but AmlCompute", AML_REMOTE_HOST="azureml:cpu")
     failed(project, "workspace", "There is no Azure ML workspace other", AML_WORKSPACE="other")
     project.inv("remote.sync", AML_WORKSPACE="other").says("There is no Azure ML workspace other", "AML_WORKSPACE")
     server.state.computes = {name: one for name, one in server.state.computes.items() if name == "cpu"}
@@ -426,7 +426,7 @@ def test_no_such_instance_names_those_there_are(project: RemoteProject, server: 
     ("state", "said"),
     [
         ("Stopped", ["ci-one is stopped", "az ml compute start --name ci-one --resource-group group"]),
-        ("Starting", ["ci-one is not up yet: Starting", "in some minutes"]),
+        ("Starting", ["ci-one has not started yet: Starting", "in some minutes"]),
         ("Unusable", ["ci-one cannot be used: Unusable", "https://ml.azure.com"]),
     ],
 )
@@ -448,7 +448,7 @@ def test_an_instance_of_which_azure_names_no_way_is_said(project: RemoteProject,
     instance.jupyter = "http://ci-one.invalid/tree/"
     project.inv("remote.sync").says("is not encrypted: http://ci-one.invalid")
     instance.jupyter = "javascript:alert(1)"
-    failed(project, "instance", "Azure has sent the address of its Jupyter that is no address", "HTTPS_PROXY")
+    failed(project, "instance", "Azure has sent the address of its Jupyter that is not an address", "HTTPS_PROXY")
 
 
 def test_an_instance_of_somebody_else_is_said(project: RemoteProject, server: AzureMLServer) -> None:
@@ -506,7 +506,7 @@ def test_a_websocket_that_closes_at_once_is_said(project: RemoteProject, server:
     failed(project, "connection", *said)
     server.relay.closes = False
     server.faults.drop("ws-tcp")
-    project.inv("remote.sync").says("There is no way to ci-one: 127.0.0.1 cannot be reached", "HTTPS_PROXY")
+    project.inv("remote.sync").says("Connecting to ci-one failed: 127.0.0.1 cannot be reached", "HTTPS_PROXY")
 
 
 def test_a_websocket_that_never_answers_is_said_while_it_is_waited_for_and_ctrl_c_ends_it(
@@ -536,7 +536,9 @@ def test_a_websocket_that_never_answers_is_given_up(
     monkeypatch.setattr(instances, "ANSWER_SECONDS", 1.0)
     monkeypatch.setattr(instances, "_SAY_AFTER", 0.1)
     said: list[str] = []
-    with pytest.raises(UserError, match=r"There is no way to ci-one: 127\.0\.0\.1 has not answered for 1 s") as caught:
+    with pytest.raises(
+        UserError, match=r"Connecting to ci-one failed: 127\.0\.0\.1 has not answered for 1 s"
+    ) as caught:
         instances.connect_to_instance(target, said.append)
     assert "HTTPS_PROXY" in caught.value.remedy
     assert said == ["azureml:ci-one has not answered yet; waiting for up to 1 s (Ctrl-C gives up)"]

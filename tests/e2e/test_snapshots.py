@@ -155,10 +155,10 @@ def test_a_failure_on_the_other_machine_is_looked_at_from_here(tmp_path: Path, h
 def test_where_there_is_no_snapshot_it_says_why(project: ExperimentProject) -> None:
     project.write("train.py", "print('well')\n")
     project.run("sums", "--script", "train.py")
-    project.inv("experiment.snapshot").says("has no snapshot: it is Completed, and nothing of it has failed.")
+    project.inv("experiment.snapshot").says("has no snapshot: it is Completed, and nothing in it has failed.")
     project.write("train.py", "raise SystemExit(3)\n")
     fail(project, "experiment.run", "sums", "--follow")
-    project.inv("experiment.snapshot").says("its Python did not end by an exception")
+    project.inv("experiment.snapshot").says("its Python did not end with an exception")
     (Path(project.record()["folder"]) / "azureml-logs" / ".snapshot-sums-rank0-1ab.1.partial").write_text("{")
     project.inv("experiment.snapshot").says("was killed while its snapshot was being written")
     project.write("train.py", FAILING)

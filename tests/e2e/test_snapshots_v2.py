@@ -15,7 +15,7 @@ from workspaces import make_v2_experiments, make_v2_project
 FAILS = """
 def work():
     losses = [0.5, float("nan")]
-    raise ValueError("the loss is no number")
+    raise ValueError("the loss is not a number")
 work()
 """
 
@@ -48,7 +48,7 @@ def test_a_step_that_fails_leaves_one_in_the_folder_that_the_service_uploads(
     assert name.startswith("logs/snapshot-work-rank0-")
     snapshot = json.loads(Path(project.ok("pipeline.snapshot", "--json").json["snapshot"]).read_text())
     assert snapshot["where"]["run"] == step.id and snapshot["where"]["step"] == "work"
-    assert snapshot["exceptions"][0]["text"] == "the loss is no number"
+    assert snapshot["exceptions"][0]["text"] == "the loss is not a number"
 
 
 def test_what_an_experiment_leaves_says_that_it_is_one(server: AzureMLServer, tmp_path: Path) -> None:

@@ -277,6 +277,6 @@ def test_what_cannot_be_edited_is_seen_before_anything_is_started(folder: Path, 
 
 def test_a_label_that_is_no_text_is_seen_before_anything_is_started(folder: Path) -> None:
     (folder / ".vscode" / "tasks.json").write_bytes(b'{"tasks": [\n{"label":\n{"a": 1}}]}')
-    with pytest.raises(UserError, match='"label" of an entry of "tasks" must be a text') as caught:
+    with pytest.raises(UserError, match='"label" of an entry of "tasks" must be a string') as caught:
         tasks_json.check_tasks_json(folder)
     assert caught.value.line == 3

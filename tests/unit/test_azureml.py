@@ -60,7 +60,7 @@ def test_a_workspace_that_is_not_named_or_only_in_part(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [("{\n  nothing", "config.json:2: error: This is not JSON"), ("[]", "names no workspace"),
-     ('{"subscription_id": 3}', "subscription_id is not a text")],
+     ('{"subscription_id": 3}', "subscription_id is not a string")],
 )  # fmt: skip
 def test_a_broken_config_json_is_told_with_its_place(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "config.json").write_text(text)

@@ -336,7 +336,7 @@ def test_a_program_that_dies_while_it_is_looked_at_is_said(tmp_path: Path) -> No
     path = write_app(tmp_path)
     with debuggee(tmp_path) as child:
         began = time.monotonic()
-        with pytest.raises(UserError, match="ended while it was looked at"):
+        with pytest.raises(UserError, match="ended while it was being inspected"):
             inspect(child, path, WORK, "os._exit(3)", timeout=8)
         assert time.monotonic() - began < 20
         assert child.process.wait(5) == 3

@@ -101,7 +101,7 @@ def test_a_size_cuts_csv_files_without_an_mltable_too(tmp_path: Path) -> None:
     assert len(cut(data, "uri_file", "100B")) == 2
     other = tmp_path / "photo.png"
     other.write_bytes(b"x")
-    with pytest.raises(Problem, match=r"is a size, by which tables are cut, and photo\.png is none"):
+    with pytest.raises(Problem, match=r"is a size, which is for tables, and photo\.png is not a table"):
         cut(other, "uri_file", "1KB")
 
 
@@ -197,7 +197,7 @@ def test_an_mltable_file_is_read_with_and_without_pyyaml(
         ("paths:\n- file: azureml://datastores/x/paths/y\n", "which is not on this machine"),
         ("- 1\n", "is not an MLTable file"),
         ("paths: [\n", "cannot be read"),
-        ("paths: 3\n", "is no list"),
+        ("paths: 3\n", "is not a list"),
         ("paths:\n- file: ./one.csv\ntransformations: 3\n", "A transformation in"),
         ("paths:\n- file: ./one.csv\ntransformations:\n- read_delimited: {delimiter: ab}\n", "cannot be `ab`"),
         ("paths:\n- file: ./one.csv\ntransformations:\n- 3\n", "A transformation in"),

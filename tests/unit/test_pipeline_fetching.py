@@ -123,7 +123,9 @@ def test_a_user_and_a_password_are_sent_to_their_host_and_to_no_other(
     assert heard == [("/first.csv", "Basic dXNlcjpwYXNzIXdvcmQ="), ("/second.csv", None)]
 
 
-@pytest.mark.parametrize(("name", "reason"), [("large.csv", "there is no room for them"), ("odd.csv", "is no number")])
+@pytest.mark.parametrize(
+    ("name", "reason"), [("large.csv", "there is no room for them"), ("odd.csv", "is not a number")]
+)
 def test_a_length_that_cannot_be_is_refused_before_anything_is_kept(
     address: str, tmp_path: Path, name: str, reason: str
 ) -> None:

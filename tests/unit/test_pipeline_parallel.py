@@ -219,9 +219,9 @@ def test_a_step_of_tables_is_known_by_its_data(tmp_path: Path) -> None:
 
 def test_a_mini_batch_of_what_has_none_is_refused(tmp_path: Path) -> None:
     text = "type: pipeline\njobs:\n  a: {command: echo}\n"
-    with pytest.raises(UserError, match="A mini-batch is asked for, and a step of this pipeline is no parallel job"):
+    with pytest.raises(UserError, match="--mini-batch needs a parallel job, and a step of this pipeline is not one"):
         Parts(mini_batch=0).select_from(read(project(tmp_path, {}), text))
-    with pytest.raises(UserError, match="Trials are asked for, and no step is a sweep"):
+    with pytest.raises(UserError, match="--trials needs a sweep, and no step is one"):
         Parts(trials=2).select_from(read(tmp_path, text))
     # What was typed for an earlier run may be about what does not run again.
     assert Parts(2, 0, is_from_run=True).select_from(read(tmp_path, text)) == read(tmp_path, text)

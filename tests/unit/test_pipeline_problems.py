@@ -72,7 +72,7 @@ jobs:
       - ./gone                    #! gone, which is not there
       - {type: x}                 #! a package of a feed
       - ./src
-  b: {command: [1], inputs: [1], outputs: 3}  #! `inputs` of step `b` | `outputs` of step `b` | has to be a text
+  b: {command: [1], inputs: [1], outputs: 3}  #! `inputs` of step `b` | `outputs` of step `b` | must be a string
   c: {command: 'ls ${{inputs.x}}', inputs: {x: '${{parent.jobs.b.outputs.o}}'}}
 """
 KINDS = """\

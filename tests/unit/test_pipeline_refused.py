@@ -61,7 +61,12 @@ FIT = "component: fit/fit.yml\ninputs:\n  data: {path: ./data}\n"
         ),
         ("a: 1\n", "pipeline.yml is not a pipeline or a job", "another file", 1),
         ("type: sweep\ntrial: {command: ls}\nsearch_space: {a: {type: choice, values: []}}", "has no values", "", 3),
-        ("type: sweep\ntrial: {command: ls}\nsearch_space: {a: {type: chioce, values: [1]}}", "is none", "choice", 3),
+        (
+            "type: sweep\ntrial: {command: ls}\nsearch_space: {a: {type: chioce, values: [1]}}",
+            "is unknown",
+            "choice",
+            3,
+        ),
         ("type: sweep\ntrial: {command: ls}\nsearch_space: {a: {type: uniform}}", "has no `min_value`", "needs", 3),
         (
             "type: sweep\ntrial: {command: ls}\nsearch_space: {a: {type: normal, mu: b}}",
@@ -91,15 +96,15 @@ FIT = "component: fit/fit.yml\ninputs:\n  data: {path: ./data}\n"
         (P + "jobs:\n  a: ls\n", "Step `a` has to be a mapping, not a text", "", 3),
         (P + "jobs:\n  a:\n", "neither a command nor a component", "Add `command:`", 3),
         (job("comand: ls"), "has a key `comand`", "Did you mean `command`?", 5),
-        (job("command: [a, b]"), "has to be a text", "", 5),
-        (job("command: ''"), "has to be a text", "", 5),
+        (job("command: [a, b]"), "must be a string", "", 5),
+        (job("command: ''"), "must be a string", "", 5),
         (job("command: ls\ninputs: [a]"), "`inputs` of step `s` has to be a mapping", "", 6),
         (P + "jobs:\n  s:\n    trial: {}\n", "neither a command", "", 4),
         *[
             (P + f"jobs:\n  s:\n    type: {name}\n", f"of type `{name}`, which cannot run", "", 4)
             for name in ("spark", "automl", "import", "data_transfer", "do_while", "if_else", "finetuning")
         ],
-        (P + "jobs:\n  s:\n    type: comand\n", "of type `comand`, which is none", "Did you mean `command`?", 4),
+        (P + "jobs:\n  s:\n    type: comand\n", "of type `comand`, which is unknown", "Did you mean `command`?", 4),
         # References.
         (job(IN + "${{parent.inputs.nam}}", top="inputs: {name: 1}\n"), "no input `nam`", "`name`?", 8),
         (job(IN + "${{parent.inputs.nam}}"), "no input `nam`", "There are: none", 7),
@@ -183,7 +188,7 @@ FIT = "component: fit/fit.yml\ninputs:\n  data: {path: ./data}\n"
         (job("command: ls\nenvironment: {build: {}}"), "has no `path`", "", 6),
         (job("command: ls\nenvironment: {build: {path: 'https://github.com/a/b.git'}}"), "not on this", "", 6),
         (job("command: ls\nenvironment: {tags: {a: b}}"), "defines nothing", "`image`", 6),
-        (job("command: ls\nenvironment: [a]"), "has to be a text", "", 6),
+        (job("command: ls\nenvironment: [a]"), "must be a string", "", 6),
         (job("command: ls\nenvironment: {imge: x}"), "has a key `imge`", "Did you mean `image`?", 6),
         (job("command: ls\nenvironment: {dependencies: [pip]}"), "conda file's content", "conda_file", 6),
         (job("command: ls\nenvironment: file:./none.yml"), "no environment file none.yml", "", 6),
@@ -271,8 +276,8 @@ jobs:
         ("\n  - ../more/fit.py\n", "includes fit.py, which is in its code already", 21),
         ("[../data/a.csv, ../more/a.csv]", "includes two that are called a.csv", 20),
         ("../data", "has to be a list", 20),
-        ("['']", "includes ``, which is no name", 20),
-        ("[/]", "includes `/`, which is no name", 20),
+        ("['']", "includes ``, which is not a name", 20),
+        ("[/]", "includes `/`, which is not a name", 20),
         ("\n  - ../more/outputs\n", "includes outputs, which every step has", 21),
         ("[{type: artifact, name: x}]", "includes a package of a feed", 20),
         ("['https://example.org/a.zip']", "includes https://example.org/a.zip", 20),

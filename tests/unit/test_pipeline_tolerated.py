@@ -46,7 +46,7 @@ TWICE = "command: ls\noutputs:\n  a: ${{parent.outputs.o}}\n  b: ${{parent.outpu
         (job("command: ls\ninputs: {x: {type: uri_folder, path: ./data/a.csv}}"), "is a uri_folder, but"),
         (job("command: ls\ninputs: {x: 'a-${{parent.inputs.o}}'}"), "mixes an expression with other text"),
         (job("command: ls\ninputs: {x: '${{parent.inputs.o}'}"), "it is taken as a text"),
-        (job("command: ls\nenvironment_variables: {A: [1, b]}"), "environment variable `A` of step `s` is no text"),
+        (job("command: ls\nenvironment_variables: {A: [1, b]}"), "environment variable `A` of step `s` is not text"),
         (job("command: ls\nresources: {instance_count: 0}"), "`instance_count` of step `s` is 0: it is taken as 1"),
         (job("command: ls\nresources: {shm_size: big}"), "`shm_size` cannot be `big`: the default is taken"),
         (job("command: ls\ndistribution: {type: ray}"), "distributed by `ray`: its command is run once"),

@@ -190,8 +190,8 @@ def test_what_a_function_needs_and_did_not_get_is_told_at_once(folder: Path, any
     assert told.problem == "numbers needs raw, place."
     assert told.remedy == "Give it: --input raw=VALUE --input place=VALUE"
     assert refused(folder, "numbers", raw="1", place="2").problem == "numbers gives nothing, not a pipeline."
-    assert "which is no int" in refused(folder, "numbers", raw="1", place="2", rate="much").problem
-    assert refused(folder, "number").remedy == "Those there are: numbers"
+    assert "which is not of type int" in refused(folder, "numbers", raw="1", place="2", rate="much").problem
+    assert refused(folder, "number").remedy == "Existing ones: numbers"
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_a_key_file_that_cannot_be_used_is_told_with_what_is_wrong_with_it(proje
         "windows.ppk"
     )
     assert "is damaged" in problem("cut")
-    assert "is no private key" in problem("letter")
+    assert "is not a private key" in problem("letter")
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "ssh"])

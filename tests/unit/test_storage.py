@@ -127,7 +127,9 @@ def test_what_stands_where_the_state_folder_belongs_is_named(
     place = tmp_path / name
     place.parent.mkdir(exist_ok=True)
     make(place)
-    assert refused(lambda: state_folder(tmp_path, "runs")).remedy == f"Rename {place}, or remove it: it is no folder."
+    assert (
+        refused(lambda: state_folder(tmp_path, "runs")).remedy == f"Rename {place}, or remove it: it is not a folder."
+    )
 
 
 def test_a_shortage_is_found_by_writing_and_leaves_nothing(disk: Path) -> None:

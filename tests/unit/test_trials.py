@@ -82,8 +82,8 @@ def test_each_distribution_draws_what_it_says(tmp_path: Path, space: str, fits: 
         ("x: {type: randint, upper: 0}", "", "has no values: `upper` is 0"),
         ("x: {type: uniform, min_value: a, max_value: 1}", "", "has to be a number, not `a`"),
         ("x: {type: lognormal, mu: 10000, sigma: 1}", "", "is too large a number"),
-        ("x: {type: uniform, min_value: 1, max_value: 2}", "sampling_algorithm: grid\n", "is no choice"),
-        ("x: {type: randint, upper: 9}", "sampling_algorithm: guess\n", "samples by `guess`, which is none"),
+        ("x: {type: uniform, min_value: 1, max_value: 2}", "sampling_algorithm: grid\n", "is not a choice"),
+        ("x: {type: randint, upper: 9}", "sampling_algorithm: guess\n", "samples by `guess`, which is unknown"),
         ("x: {type: randint, upper: 9}", "sampling_algorithm: {type: random, seed: x}\n", "has to be a whole number"),
     ],
 )

@@ -46,13 +46,13 @@ GIVEN: dict[str, tuple[Callable[[], object], str]] = {
     "a NUL in a path": (lambda: os.stat("a\0b"), "has a NUL in it"),
     "a NUL in an argument": (lambda: subprocess.run(["a\0b"], check=False), "has a NUL in it"),
     "no such user": (lambda: Path("~nouser/x").expanduser(), "home folder the system does not know"),
-    "an address that is none": (lambda: urllib.parse.urlsplit("http://[::1"), "An address is none: Invalid IPv6"),
-    "a port that is none": (lambda: urllib.parse.urlsplit("http://h:99999").port, "An address is none"),
+    "an address that is none": (lambda: urllib.parse.urlsplit("http://[::1"), "An address is not valid: Invalid IPv6"),
+    "a port that is none": (lambda: urllib.parse.urlsplit("http://h:99999").port, "An address is not valid"),
     "an address with a blank": (lambda: urllib.request.urlopen("http://h/ x"), "control characters"),
     "a number of thousands of digits": (lambda: int("9" * 5000), "thousands of digits"),
     "a port that is too large": (lambda: too_large(), "too large"),
     "text that is not UTF-8": (lambda: b"caf\xe9 ".decode(), "A text is not utf-8: byte 0xe9 at 3"),
-    "a name that is no text": (lambda: "caf\udce9".encode(), "U+DCE9"),
+    "a name that is not text": (lambda: "caf\udce9".encode(), "U+DCE9"),
     "JSON that is none": (lambda: json.loads("{"), "What json was to read is wrong"),
     "JSON that is nested": (lambda: json.loads("[" * 100_000), "nested too deeply"),
     "nobody listens": (lambda: socket.create_connection(("127.0.0.1", 1), 2), "Nothing listens there"),
@@ -314,7 +314,7 @@ def test_only_regular_files_of_a_size_that_is_said_are_read(tmp_path: Path) -> N
     assert refused(Path("/dev/zero")).strerror == "it is not a regular file"
     assert refused(tmp_path).errno == errno.EISDIR
     assert refused(tmp_path / LONG).errno == errno.ENAMETOOLONG
-    assert refused(tmp_path / "a\0b").strerror == "its name is none that a file can have"
+    assert refused(tmp_path / "a\0b").strerror == "its name cannot be a file's name"
     (tmp_path / "most").write_bytes(bytes(MOST_BYTES))
     assert len(read_bytes(tmp_path / "most")) == MOST_BYTES
     (tmp_path / "text").write_bytes(b"\xef\xbb\xbfa\r\nb")

@@ -181,7 +181,7 @@ class WorkspaceData:
             store: Any = attempt(lambda: Datastore.get(self._workspace, name), "reading the datastore", self._report)
         except NotFound as error:
             known = self._datastore_names()
-            there = f"Those there are: {', '.join(known)}" if known else "It has none that can be listed"
+            there = f"Existing ones: {', '.join(known)}" if known else "It has none that can be listed"
             raise NotFound(f"There is no datastore {name} in the workspace.", f"{there}.") from error
         if not isinstance(store, AzureBlobDatastore):
             kind = getattr(store, "datastore_type", type(store).__name__)

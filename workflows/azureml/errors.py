@@ -107,7 +107,7 @@ def attempt_once(action: Callable[[], T], doing: str, report: Report, seconds: f
             explained = explain(error, doing)
             raise UserError(
                 str(getattr(explained, "problem", explained)),
-                "It may have been done all the same: see https://ml.azure.com first.",
+                "It may have been done anyway: check https://ml.azure.com first.",
             ) from error
 
     return attempt(attempt_action, doing, report, seconds)

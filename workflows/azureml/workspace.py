@@ -243,6 +243,6 @@ def _read_configuration(path: Path) -> dict[str, str | None]:
     for field, (_, key) in _CONFIGURATION.items():
         value = found.get(key)
         if value is not None and not isinstance(value, str):
-            raise UserError(f"{key} is not a text.", remedy, file=shown(path))
+            raise UserError(f"{key} is not a string.", remedy, file=shown(path))
         values[field] = value or None
     return values

@@ -234,7 +234,8 @@ class AzureBackend:
         raise UserError(
             f"The workspace was asked to cancel the run {run.run_id} and has not done so in {CANCEL_SECONDS:.0f} s"
             f"{': ' + run.trouble if run.trouble else ''}.",
-            f"It goes on trying; see: inv {'experiment.show' if run.single else 'pipeline.status'} --run {run.number}",
+            f"The program keeps trying; see: inv {'experiment.show' if run.single else 'pipeline.status'}"
+            f" --run {run.number}",
         )
 
     def outputs(self, run: RunRecord, steps: Sequence[str]) -> dict[str, str]:
@@ -393,7 +394,7 @@ class AzureBackend:
             except NotFound as error:
                 raise UserError(
                     f"There is no run {run_id} here or in the workspace {place.workspace}.",
-                    "The runs there are: inv pipeline.list",
+                    "List the runs: inv pipeline.list",
                 ) from error
             shown.text = f"run {run_id} of the workspace {place.workspace}"
         run = store.new_run(self._settings.project, self._kind, experiment, IN_WORKSPACE)

@@ -88,7 +88,7 @@ def require_array(document: Document, file: Path, key: str, name: str = "name") 
         if isinstance(entry, dict) and not isinstance(entry.get(name, ""), str):
             line = document.line((key, index, name))
             remedy = "Write its name in quotes; the file was not changed."
-            raise UserError(f'"{name}" of an entry of "{key}" must be a text.', remedy, file=file, line=line)
+            raise UserError(f'"{name}" of an entry of "{key}" must be a string.', remedy, file=file, line=line)
 
 
 def entry_names(listed: Any, name: str = "name") -> set[str]:

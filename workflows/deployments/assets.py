@@ -124,7 +124,7 @@ def _read_inline_model(problems: Problems, value: Value) -> Model | None:
     called = name.text("`name` of the model").strip() if name is not None else ""
     found = Model(path, called, version.text("`version` of the model").strip() if version is not None else "", type_)
     if type_ == "mlflow_model" and not found.is_mlflow:
-        problems.add(place, f"{shown(path)} is no MLflow model: it has no MLmodel.", "Correct `path`, or `type`.")
+        problems.add(place, f"{shown(path)} is not an MLflow model: it has no MLmodel.", "Correct `path`, or `type`.")
     return found
 
 

@@ -114,8 +114,8 @@ def _check_something_serves(problems: Problems, root: Value, model: Model | None
     elif not model.is_mlflow and not model.elsewhere:
         problems.add(
             root.get("model") or root,
-            f"Nothing serves {model.path.name}: there is no `code_configuration`, it is no MLflow model (a folder with "
-            "MLmodel), and no `inference_config` says how an image serves by itself.",
+            f"Nothing serves {model.path.name}: there is no `code_configuration`, it is not an MLflow model (a folder "
+            "with MLmodel), and no `inference_config` says how an image serves by itself.",
             "Add `code_configuration` with `code` and `scoring_script`, or `inference_config` to the environment.",
         )
 

@@ -106,7 +106,7 @@ def _creation_error(error: Any) -> UserError:
     text = str(error.explanation or error)
     if "address pool" in text:
         return UserError(
-            f"Docker has no range of addresses left for the network {NAME}.",
+            f"Docker has no address range left for the network {NAME}.",
             "Remove unused networks (docker network prune), or give the engine more: "
             "default-address-pools in its daemon.json.",
         )

@@ -43,9 +43,9 @@ def read_conda(file: Path, lines: PipLines) -> tuple[str, list[str], list[CondaP
         given = _mapping(top["variables"], file, "")
         variables = {key: str(node.value) for key, node in given.items() if isinstance(node, yaml.ScalarNode)}
         keep_variables(variables)
-    name = _scalar(top["name"], file, "`name` has to be a text") if "name" in top else ""
+    name = _scalar(top["name"], file, "`name` must be a string") if "name" in top else ""
     channels = [
-        _scalar(node, file, "a channel has to be a text")
+        _scalar(node, file, "a channel must be a string")
         for node in (_sequence(top["channels"], file, "`channels`") if "channels" in top else [])
     ]
     packages = []
@@ -55,13 +55,13 @@ def read_conda(file: Path, lines: PipLines) -> tuple[str, list[str], list[CondaP
             if set(inner) != {"pip"}:
                 raise _shape(node, file, "a mapping in `dependencies` can only be `pip:` with a list")
             for item in _sequence(inner["pip"], file, "`pip`"):
-                entry = _scalar(item, file, "an entry of `pip` has to be a text")
+                entry = _scalar(item, file, "an entry of `pip` must be a string")
                 entry = strip_comment(entry)
                 if entry:
                     line = item.start_mark.line + 1
                     read_line(lines, entry, file=file, line=line, folder=file.parent)
             continue
-        entry = _scalar(node, file, "an entry of `dependencies` has to be a text or `pip:` with a list")
+        entry = _scalar(node, file, "an entry of `dependencies` must be a string or `pip:` with a list")
         package = parse_package(entry, file, node.start_mark.line + 1)
         if package is None:
             raise _shape(node, file, f"`{entry}` is not a package")
@@ -83,7 +83,7 @@ def _mapping(node: Node | None, file: Path, problem: str) -> dict[str, Node]:
     own, merged = dict[str, "Node"](), dict[str, "Node"]()
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise _shape(key, file, "a key has to be a text")
+            raise _shape(key, file, "a key must be a string")
         if key.tag.endswith(":merge"):
             for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
                 for name, inherited in _mapping(source, file, "`<<` takes a mapping").items():

@@ -251,7 +251,9 @@ def _parse_local(target: str, file: Path, line: int, folder: Path) -> tuple[Path
         try:
             path = url2pathname(unquote(urlsplit(body).path))
         except ValueError as error:
-            raise UserError(f"{body} is no address: {error}.", "Correct that line.", file=file, line=line) from error
+            raise UserError(
+                f"{body} is not an address: {error}.", "Correct that line.", file=file, line=line
+            ) from error
         return _check_installable(_existing_path(path, file, line, folder), body, file, line), rest
     if not body or "://" in body:
         return None
@@ -264,7 +266,7 @@ def _parse_local(target: str, file: Path, line: int, folder: Path) -> tuple[Path
 def _check_installable(path: Path, text: str, file: Path, line: int) -> Path:
     """Check that pip can install a path before its files are read, which might be a complete disk; the same path."""
     if path.is_dir() and not any(exists(path / name) for name in ("pyproject.toml", "setup.py")):
-        problem = f"{text} is no Python project: it has neither pyproject.toml nor setup.py."
+        problem = f"{text} is not a Python project: it has neither pyproject.toml nor setup.py."
         raise UserError(problem, "Correct that line.", file=file, line=line)
     return path
 

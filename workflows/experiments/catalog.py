@@ -84,7 +84,7 @@ def require(project: Path, name: str) -> None:
     check_name(name)
     names = list_experiments(project)
     if name not in names:
-        there = f"Those there are: {', '.join(names)}. Or: " if names else "First: "
+        there = f"Existing ones: {', '.join(names)}. Or: " if names else "First: "
         raise UserError(f"There is no experiment {name}.", f"{there}inv experiment.create {name}")
 
 

@@ -46,7 +46,7 @@ def with_environment(config: RunConfig, wanted: str, project: Path) -> RunConfig
             return with_environment_folder(config, folder, project)
     if not wanted.startswith(_REGISTERED):
         there = sorted(entry.name for entry in (project / "env").glob("*") if _is_definition(entry))
-        known = f"Those there are: {', '.join(there)}" if there else "There is none below env/ yet"
+        known = f"Existing ones: {', '.join(there)}" if there else "There is none below env/ yet"
         raise UserError(
             f"There is no environment {wanted}.",
             f"{known}; or name a folder with a conda.yml, or a registered one: azureml:NAME or AzureML-NAME.",

@@ -28,7 +28,7 @@ def check_on_error(run: RunRecord) -> None:
 def nothing_holds_error(run: RunRecord) -> UserError:
     """The error for a run in which no step holds at an exception."""
     return UserError(
-        f"Nothing of the run {run.run_id} holds at an exception.",
+        f"Nothing in the run {run.run_id} holds at an exception.",
         f"Name a line to stop at: inv {run.kind}.inspect FILE:LINE; to hold at errors: inv {run.kind}.debug --on-error",
     )
 
@@ -71,9 +71,9 @@ def inspect_hold_of_step(
         raise UserError(
             f"{one.step.name} holds at {one.error_text} in {Path(stopped.file).name}:{stopped.line}, which "
             f"{place[0].name}:{place[1]} is not part of.",
-            f"It holds on. To see it: {look}"
+            f"It keeps holding. To see it: {look}"
             if hold.holds
-            else "It has been let go: it was begun by an older version.",
+            else "It was released, because an older version started it.",
         )
     if hold.holds:
         seconds = f", up to {one.limit:g} s" if one.limit is not None else ""

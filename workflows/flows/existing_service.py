@@ -213,7 +213,7 @@ class ExistingService:
         if service.engine != "docker":
             raise UserError(
                 "The service runs as processes on the machine itself, so there is no container.",
-                f"Open its folder itself: {service.source}",
+                f"Open its folder: {service.source}",
             )
         from ..engines.docker_address import explicit_engine
 

@@ -58,7 +58,7 @@ def find_output(run: RunRecord, wanted: str) -> Path:
         if name in found:
             return found[name]
     there = ", ".join(list(found)[:10]) or "none"
-    raise UserError(f"The run {run.run_id} has no file {wanted}.", f"Those there are: {there}")
+    raise UserError(f"The run {run.run_id} has no file {wanted}.", f"Existing ones: {there}")
 
 
 def copy_outputs(run: RunRecord, folder: Path) -> int:

@@ -122,8 +122,8 @@ class TakenOver:
                 if not kept.is_dir():
                     raise UserError(
                         f"The code that {step.name} had in the run {self.run.run_id} was not kept.",
-                        f"Up to {KEPT_BYTES >> 20} MB of a step that was started are. Take --code-of-run away for the "
-                        "code that is here.",
+                        f"Up to {KEPT_BYTES >> 20} MB are kept for each step that was started. Leave out --code-of-run "
+                        "to run the present code.",
                     )
                 step = replace(step, code=kept / step.code.name if step.code.is_file() else kept)
             steps.append(step)

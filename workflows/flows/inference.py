@@ -40,7 +40,7 @@ def environment_of(settings: Settings, deployment: OnlineDeployment | None, engi
     by_mlflow = deployment is not None and deployment.code is None and deployment.routes is None
     if deployment is not None and deployment.routes is not None and engine != "docker":
         raise UserError(
-            f"{deployment.label} is an image that serves by itself (`inference_config`), which takes Docker.",
+            f"{deployment.label} is an image that serves by itself (`inference_config`), which needs Docker.",
             "Start a Docker engine and set AML_ENGINE=docker or auto.",
             file=shown(deployment.file),
             line=deployment.environment.line if deployment.environment is not None else None,

@@ -385,7 +385,7 @@ def _check_rank(chosen: Sequence[Step], rank: int | None) -> None:
 
 
 def _no_step(name: str, names: Sequence[str], file: Path | None = None, in_editor: bool = False) -> UserError:
-    remedy = f"The steps there are: {', '.join(names)}"
+    remedy = f"Existing steps: {', '.join(names)}"
     if in_editor:
         remedy += ". For configurations of these: inv vscode.setup"
     return UserError(f"There is no step {name}.", remedy, file=shown(file) if file else None)

@@ -107,7 +107,7 @@ def read_request(
     if verb not in METHODS:
         raise BadValue(f"--method must be one of {', '.join(METHODS)}, not {method}.", "Correct it.")
     if content_type is not None and not _TYPE.fullmatch(content_type):
-        raise BadValue(f"--content-type must be such as image/png, not {content_type!r}.", "Correct it.")
+        raise BadValue(f"--content-type must be like image/png, not {content_type!r}.", "Correct it.")
     extra = tuple(_header(one) for one in header)
     if (file is not None or text is not None) and form:
         raise BadValue("A request has either a file or form data for its body.", "Leave out --request or --form.")
@@ -116,7 +116,7 @@ def read_request(
     if verb != "POST":
         if file is not None or text is not None or form or content_type is not None:
             raise BadValue(
-                f"A {verb} has no body, and so neither --request nor --form nor --content-type.",
+                f"A {verb} has no body, so it takes no --request, --form or --content-type.",
                 "Its values: --query NAME=VALUE",
             )
         return Request(verb, path, None, "", extra=extra)
@@ -159,7 +159,7 @@ def _header(typed: str) -> tuple[str, str]:
     if not _HEADER.fullmatch(name) or not value.isprintable() or not value.isascii():
         raise BadValue(f"--header must be NAME=VALUE of HTTP, not {typed!r}.", "Correct it.")
     if name.lower() in _OF_ONE_CONNECTION or name.lower() == "content-type":
-        raise BadValue(f"The header {name} is not for you to set.", "For the content type: --content-type TYPE")
+        raise BadValue(f"The header {name} cannot be set.", "For the content type: --content-type TYPE")
     return name, value
 
 

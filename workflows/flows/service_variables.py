@@ -104,7 +104,7 @@ def _file_variables(settings: Settings) -> list[tuple[str, str | None]]:
         return []
     if path == settings.project / ".env":
         raise UserError(
-            ".env is for this program's settings, and no variables of a service are read from it.",
+            ".env holds this program's settings; variables of a service are not read from it.",
             "Put them into another file, such as service.env: AML_SERVICE_ENV=service.env",
         )
     found = env_file.read(path, "variables", bare=True)

@@ -147,7 +147,7 @@ def _no_snapshot_error(run: RunRecord, steps: Sequence[StepRecord]) -> UserError
     if not failed:
         states = steps[0].status if len(steps) == 1 else run.status
         return UserError(
-            f"{what} has no snapshot: it is {states}, and nothing of it has failed.",
+            f"{what} has no snapshot: it is {states}, and nothing in it has failed.",
             f"A script leaves one when it ends with an exception. Look at the run: {show}",
         )
     names = ", ".join(one.name for one in failed)
@@ -155,7 +155,7 @@ def _no_snapshot_error(run: RunRecord, steps: Sequence[StepRecord]) -> UserError
     log = f"inv experiment.logs --run {run.number}" if run.single else f"inv pipeline.tail-log --run {run.number}"
     if not _planned(run):
         return UserError(
-            f"{who} failed and has no snapshot: AML_SNAPSHOT was off, or the run is older than snapshots are.",
+            f"{who} failed and has no snapshot: AML_SNAPSHOT was off, or the run was made before snapshots existed.",
             f"Set AML_SNAPSHOT=on and run it again; its log: {log}",
         )
     if any(selection.was_cut_off(run.step_folder(one.name)) for one in failed):
@@ -163,8 +163,8 @@ def _no_snapshot_error(run: RunRecord, steps: Sequence[StepRecord]) -> UserError
             f"{who} failed, and was killed while its snapshot was being written.", f"Look at its log: {log}"
         )
     return UserError(
-        f"{who} failed and has left no snapshot: its Python did not end by an exception. A signal, sys.exit or "
-        "another program leave none.",
+        f"{who} failed and has left no snapshot: its Python did not end with an exception. Signals, sys.exit "
+        "and other programs leave none.",
         f"Look at its log: {log}",
     )
 
@@ -186,7 +186,7 @@ def snapshots_of_service(settings: Settings) -> Found:
                 "Set AML_SNAPSHOT=on, and then: inv deploy.debug",
             )
         raise UserError(
-            "The service has no snapshot: neither init() nor run() of it has raised since it was started.",
+            "The service has no snapshot: neither its init() nor its run() has raised since it was started.",
             "One is written when they do; its log: inv container.logs",
         )
     service = sessions.load(settings.project)

@@ -121,7 +121,7 @@ class Specification:
                 break
             if not holder:
                 raise UserError(
-                    f"The container name {name} is taken by a container that is not of this program.",
+                    f"The container name {name} belongs to a container that this program did not create.",
                     f"Remove it (docker rm -f {name}) or choose another name: --container-name {name}-2.",
                 )
             number += 1

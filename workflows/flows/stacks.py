@@ -65,7 +65,7 @@ def find_targets(run: RunRecord, step: StepRecord | None, rank: int | None) -> l
     if found and not chosen:
         ranks = ", ".join(str(one.rank or 0) for one in found)
         raise UserError(
-            f"Rank {rank} cannot be asked; these can: {ranks}.", f"For all: {rerun_command(run)} --rank all"
+            f"Rank {rank} has no debug port; these have one: {ranks}.", f"For all: {rerun_command(run)} --rank all"
         )
     if not chosen:
         names = ", ".join(one.name for one in running)

@@ -79,7 +79,7 @@ def inspect_step(watching: Watching, run: RunRecord, look: StepInspection, tell:
         _step_of(run, sources[0]) if sources else next((one for one in steps if not one.final), None)
     )
     if target is None:
-        raise UserError(f"Nothing of the run {run.run_id} is debugged.", f"Submit it again: {rerun_command(run)}")
+        raise UserError(f"Nothing in the run {run.run_id} is debugged.", f"Submit it again: {rerun_command(run)}")
     rank = look.rank
     if rank is None and not run.on_error and not look.every_rank:
         rank = min(target.ports, default=0)

@@ -132,9 +132,7 @@ def explain_taken(state: State, place: Target, error: UserError) -> UserError:
             f"Another agent's session ({other.client}) is attached to {place.what}.",
             f"Leave it to that one, or ask the person: {place.take_over}",
         )
-    return UserError(
-        f"A person's editor is attached to {place.what}.", "Leave it to the person, or ask them to disconnect."
-    )
+    return UserError(f"A person's editor is attached to {place.what}.", "Ask the person to disconnect it.")
 
 
 # Where to stop --------------------------------------------------------------------------------------
@@ -148,7 +146,9 @@ def split_exceptions(exceptions: Sequence[str]) -> tuple[list[str], list[str]]:
     """
     for one in exceptions:
         if not one.replace(".", "").isidentifier():
-            raise UserError(f"{one!r} is no type of exception.", "Write it as ValueError, or as package.module.Error.")
+            raise UserError(
+                f"{one!r} is not a type of exception.", "Write it as ValueError, or as package.module.Error."
+            )
     return [one for one in exceptions if one in _FILTERS], [one for one in exceptions if one not in _FILTERS]
 
 

@@ -94,7 +94,7 @@ def request_result(state: State, name: str, deadline: float) -> Answer:
     posted = state.requests.get(name)
     if posted is None:
         raise UserError(
-            f"There is no request {name[:100]!r}.", f"Those there are: {', '.join(state.requests) or 'none'}."
+            f"There is no request {name[:100]!r}.", f"Existing ones: {', '.join(state.requests) or 'none'}."
         )
     while not posted.done.is_set() and time.monotonic() < deadline:
         if any(one.is_stopped and one.place.story == DEPLOY for one in state.sessions().values()):

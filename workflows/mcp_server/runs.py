@@ -74,7 +74,7 @@ def find_run(state: State, run: str | None, story: str | None = None) -> RunReco
         except UserError as missing:
             error = missing
     if len(stories) > 1:
-        raise UserError(f"There is no run {run} here.", "See the runs there are with status.") from error
+        raise UserError(f"There is no run {run} here.", "List the runs with status.") from error
     raise error
 
 

@@ -174,7 +174,7 @@ def answer(state: State, known: dict[str, Tool], name: str, arguments: dict[str,
     try:
         tool = known.get(name)
         if tool is None:
-            raise UserError(f"There is no tool {name[:100]!r} here.", f"The tools there are: {', '.join(known)}.")
+            raise UserError(f"There is no tool {name[:100]!r} here.", f"Existing tools: {', '.join(known)}.")
         return tool.call(**check_arguments(tool, arguments, state.read_only)), False
     except UserError as error:
         lines = [*map(str, error.details), str(error)]

@@ -178,7 +178,7 @@ def _clear_breakpoints(state: State) -> Tool:
         known = [placed.number for placed in one.debug.breakpoints]
         chosen = known if numbers is None else list(numbers)
         if unknown := [number for number in chosen if number not in known]:
-            raise UserError(f"There is no breakpoint {unknown[0]}.", f"Those there are: {known or 'none'}.")
+            raise UserError(f"There is no breakpoint {unknown[0]}.", f"Existing ones: {known or 'none'}.")
         one.flush_logged()
         one.debug.remove(*chosen)
         return {"session": session, "breakpoints": attach_target.list_breakpoints(one)}

@@ -233,7 +233,7 @@ def _end(state: State) -> Tool:
             return {"story": DEPLOY, "stopped": bool(result.get("stopped"))}
         if run is None:
             # The latest one may be somebody else's work.
-            raise UserError("Which run is to be ended?", "Name it: run=NUMBER; status shows the runs there are.")
+            raise UserError("Which run is to be ended?", "Name it: run=NUMBER; status lists the runs.")
         chosen = runs.find_run(state, run, story)
         if chosen.final:
             return {"run": chosen.number, "status": chosen.status, "canceled": False}

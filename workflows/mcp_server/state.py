@@ -97,7 +97,7 @@ class State:
             there = ", ".join(known)
             raise UserError(
                 f"There is no session {name[:100]!r}: it has ended, or never was.",
-                f"The sessions there are: {there}." if there else "Begin one with attach.",
+                f"Existing sessions: {there}." if there else "Begin one with attach.",
             )
         return known[name]
 
@@ -137,7 +137,7 @@ class State:
         """
         known = self.commands()
         if name not in known:
-            raise UserError(f"There is no start {name[:100]!r}.", f"Those there are: {', '.join(known) or 'none'}.")
+            raise UserError(f"There is no start {name[:100]!r}.", f"Existing ones: {', '.join(known) or 'none'}.")
         return known[name]
 
     def add_request(self, posted: Posted) -> str:

@@ -68,7 +68,7 @@ def _build(request: dict[str, Any]) -> dict[str, Any]:
         ]
         raise Refused(
             f"{os.path.basename(path)} has no function {name}.",
-            "Those there are: {}".format(", ".join(functions)) if functions else "Write one that returns the pipeline.",
+            "Existing ones: {}".format(", ".join(functions)) if functions else "Write one that returns the pipeline.",
         )
     found = getattr(module, name)
     used: list[str] = []
@@ -229,7 +229,7 @@ def _value(parameter: Any, entry: dict[str, Any]) -> Any:
             return kind(text)
         except ValueError:
             raise Refused(
-                f"The input {parameter.name} is {text!r}, which is no {kind.__name__}.",
+                f"The input {parameter.name} is {text!r}, which is not of type {kind.__name__}.",
                 f"Correct it: --input {parameter.name}=1",
             ) from None
     if kind is str:

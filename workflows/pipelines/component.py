@@ -366,7 +366,7 @@ class Components:
                 with problems.collect_errors():
                     settled = scope.resolve_value(value)
                     if isinstance(settled.data, (dict, list)):
-                        text = f"environment variable `{key}` of step `{name}` is no text: it is written as JSON"
+                        text = f"environment variable `{key}` of step `{name}` is not text: it is written as JSON"
                         self.notes.add_remark(text, value, name)
                         settled = Value(json.dumps(settled.plain(), default=str), settled.file, settled.line)
                     variables[key] = "" if settled.data is None else settled.text(f"Environment variable `{key}`")
@@ -386,7 +386,7 @@ def _command(opened: ResolvedJob, chosen: Mapping[str, Value], problems: Problem
         return nothing
     if not isinstance(command.data, str) or not command.data.strip():
         if command.data is not REPORTED:
-            problems.add(command, f"The command of step `{name}` has to be a text.", "Write it after `command: >-`.")
+            problems.add(command, f"The command of step `{name}` must be a string.", "Write it after `command: >-`.")
         return nothing
     if len(command.data.encode()) > _LONGEST_COMMAND:
         problem = f"The command of step `{name}` is longer than {_LONGEST_COMMAND} bytes, the most that a shell takes."

@@ -75,7 +75,7 @@ def _path(entry: Value, what: str) -> Path:
         raise refuse(entry, f"{what} includes {text}, which is not on this machine.", "Name a local path.")
     path = local_path(entry, text)
     if not text.strip() or not path.name:
-        raise refuse(entry, f"{what} includes `{text}`, which is no name.", "Name a file or a folder.")
+        raise refuse(entry, f"{what} includes `{text}`, which is not a name.", "Name a file or a folder.")
     if path.name in _TAKEN:
         raise refuse(entry, f"{what} includes {path.name}, which every step has of its own.", "Rename it.")
     if not exists(path):

@@ -73,7 +73,7 @@ def kind_of_job(job: Value, component: Value | None, what: str) -> str:
             raise _azure_only(named, whose, text, _ELSEWHERE[type_])
         else:
             known = (*dict.fromkeys(_SPELLINGS.values()), *_ELSEWHERE)
-            raise refuse(named, f"{whose} is of type `{text}`, which is none.", did_you_mean(type_, known))
+            raise refuse(named, f"{whose} is of type `{text}`, which is unknown.", did_you_mean(type_, known))
     return kind or COMMAND
 
 

@@ -75,7 +75,7 @@ def read_type(value: Value, what: str, *, output: bool = False, control: bool = 
         return "uri_file"
     known = DATA_TYPES if output else (*DATA_TYPES, *LITERAL_TYPES)
     if name not in known:
-        raise refuse(named, f"{what} has the type `{text}`, which is none.", did_you_mean(name, known))
+        raise refuse(named, f"{what} has the type `{text}`, which is unknown.", did_you_mean(name, known))
     return name
 
 
@@ -262,9 +262,9 @@ def unknown_keys(
         if close and close[0] not in mapping:
             if add_remark is None:
                 meant[close[0]] = value
-                problems.add(value, f"{what} has a key `{key}`, which is none.", f"Did you mean `{close[0]}`?")
+                problems.add(value, f"{what} has a key `{key}`, which is unknown.", f"Did you mean `{close[0]}`?")
             else:
-                add_remark(f"{what} has a key `{key}`, which is none (did you mean `{close[0]}`?)", value)
+                add_remark(f"{what} has a key `{key}`, which is unknown (did you mean `{close[0]}`?)", value)
             continue
         others.append(key)
     return Unknown(others, meant)

@@ -131,7 +131,7 @@ class NestingReader:
             names = [entry.name for entry in scope.entries()]
             wrong = BadValue(f"Several steps are called `{text}`.", f"Name one in full: {listed(found)}.")
             if not found:
-                wrong = BadValue(f"There is no step `{text}` to leave out.", f"The steps there are: {listed(names)}.")
+                wrong = BadValue(f"There is no step `{text}` to leave out.", f"Existing steps: {listed(names)}.")
             self.problems.add_error(wrong)
 
 

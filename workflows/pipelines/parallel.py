@@ -149,7 +149,7 @@ def with_one_mini_batch(steps: tuple[Step, ...], number: int, wanted: tuple[str,
     if not named:
         whose = f"the step {wanted[0]}" if len(wanted) == 1 else "a step of this pipeline"
         raise UserError(
-            f"A mini-batch is asked for, and {whose} is no parallel job.", "Remove --mini-batch, or name one: --step"
+            f"--mini-batch needs a parallel job, and {whose} is not one.", "Remove --mini-batch, or name one: --step"
         )
     if len(named) > 1:
         raise UserError(f"Several steps have mini-batches: {', '.join(named)}.", f"Name one: --step {named[0]}")

@@ -58,7 +58,7 @@ class Parts:
         has_sweep = any(step.sweep is not None for step in pipeline.steps)
         if self.trials is not None and (has_sweep or not self.is_from_run):
             if not has_sweep:
-                raise UserError("Trials are asked for, and no step is a sweep.", "Remove --trials.")
+                raise UserError("--trials needs a sweep, and no step is one.", "Remove --trials.")
             pipeline = with_trials(pipeline, self.trials, [name for name in named if _TRIAL.search(name)])
         if self.mini_batch is not None and (any(map(is_parallel, pipeline.steps)) or not self.is_from_run):
             steps = with_one_mini_batch(pipeline.steps, self.mini_batch, pipeline.asked)

@@ -52,7 +52,7 @@ def _first(entry: Value, name: str, what: str) -> Any:
     named = entry.get("type")
     type_ = named.text(f"The type of {where}").lower() if named is not None else "choice"
     if type_ not in _FIRST:
-        raise refuse(named or entry, f"{where} is of type `{type_}`, which is none.", did_you_mean(type_, _FIRST))
+        raise refuse(named or entry, f"{where} is of type `{type_}`, which is unknown.", did_you_mean(type_, _FIRST))
     key = _FIRST[type_]
     value = entry.get(key)
     if value is None:

@@ -20,7 +20,7 @@ class NoStep(UserError):
     """
 
     def __init__(self, name: str, names: Sequence[str]) -> None:
-        super().__init__(f"There is no step {name}.", f"The steps there are: {', '.join(names)}")
+        super().__init__(f"There is no step {name}.", f"Existing steps: {', '.join(names)}")
         self.name, self.names = name, tuple(names)
 
 

@@ -256,7 +256,9 @@ def _algorithm(value: Value | None, what: str) -> tuple[str, int]:
     named = value.get("type") if value.is_mapping else value
     name = str(named.data).lower() if named is not None else "random"
     if name not in ("random", "grid", "bayesian"):
-        raise refuse(named or value, f"{what} samples by `{name}`, which is none.", "Write random, grid or bayesian.")
+        raise refuse(
+            named or value, f"{what} samples by `{name}`, which is unknown.", "Write random, grid or bayesian."
+        )
     seed = value.get("seed")
     if seed is None:
         return name, 0
@@ -270,7 +272,7 @@ def _grid(space: Mapping[str, Value], what: str) -> Iterator[dict[str, Any]]:
     columns, problems = [], Problems()
     for key, entry in space.items():
         if _type(entry) != "choice":
-            problem = f"`{key}` in the search space of {what.lower()} is no choice, which a grid wants."
+            problem = f"`{key}` in the search space of {what.lower()} is not a choice, which a grid needs."
             problems.add(entry, problem, "Write `type: choice` and its `values`, or sample at random.")
         columns.append(_choices(entry))
     problems.check()

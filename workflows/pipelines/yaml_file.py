@@ -83,7 +83,7 @@ class Value:
             UserError: It is a mapping, a list, or null.
         """
         if isinstance(self.data, (dict, list)) or self.data is None:
-            raise refuse(self, f"{what} has to be a text, not {kind(self)}.", "Correct that line.")
+            raise refuse(self, f"{what} must be a string, not {kind(self)}.", "Correct that line.")
         return str(self.data)
 
     def plain(self) -> Any:
@@ -234,7 +234,7 @@ def _scalar(node: Any, file: Path, on_error: OnError) -> Any:
             _CONSTRUCTOR.recursive_objects.clear()
     if _RESOLVER.resolve(yaml.ScalarNode, node.value, (True, False)) != node.tag:
         what = str(node.tag).rpartition(":")[2]
-        problem = f"What is marked `!!{what}` is none: `{shorten(node.value)}`."
+        problem = f"What is marked `!!{what}` is not one: `{shorten(node.value)}`."
         on_error(UserError(problem, "Correct that line.", file=shown(file), line=node.start_mark.line + 1))
     # A text that only looks like a number or a date, such as 2021-02-30.
     return node.value
@@ -257,7 +257,7 @@ def _mapping(node: Any, file: Path, done: dict[int, Any], on_error: OnError) -> 
                     merged.setdefault(name, value)
             continue
         if not isinstance(key, yaml.ScalarNode):
-            on_error(UserError("A key has to be a text.", "Correct that line.", file=shown(file), line=line))
+            on_error(UserError("A key must be a string.", "Correct that line.", file=shown(file), line=line))
             continue
         name = str(key.value)
         if name in own:

@@ -279,7 +279,8 @@ def _unreachable(address: Address, error: Exception) -> UserError | None:
     if isinstance(error, TimeoutError | socket.timeout):
         return UserError(
             f"{where} does not answer within {CONNECT_SECONDS} s.",
-            "Is the machine started, and may this network reach it? A gateway is set with AML_REMOTE_GATEWAY.",
+            "Is the machine running, and does its network accept connections from here? AML_REMOTE_GATEWAY sets a"
+            " gateway.",
         )
     if isinstance(error, NoValidConnectionsError | ConnectionError):
         causes = list(getattr(error, "errors", {}).values()) or [error]

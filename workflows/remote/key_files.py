@@ -82,7 +82,7 @@ def inspect_key_file(path: str) -> KeyFile:
     if blob := public_line(data):
         return KeyFile(path, blob, public=True)
     if not re.match(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----", start):
-        raise NotAKey(f"{path} is no private key.", "Name the file that ssh-keygen has made, without .pub.")
+        raise NotAKey(f"{path} is not a private key.", "Name the file that ssh-keygen has made, without .pub.")
     if start.startswith(b"-----BEGIN OPENSSH "):
         return _inspect_openssh(path, data)
     if b"ENCRYPTED" in data[:300]:

@@ -80,7 +80,7 @@ def files_below(place: Path, root: Path) -> Iterator[LocalFile]:
         return
 
     def unreadable(error: OSError) -> None:
-        raise UserError(f"{error.filename} cannot be read: {error.strerror}.", "Make it readable, or name less.")
+        raise UserError(f"{error.filename} cannot be read: {error.strerror}.", "Make it readable, or name less data.")
 
     for parent, folders, files in os.walk(place, onerror=unreadable):
         folders[:] = [name for name in folders if name not in _NEVER and not _is_environment(parent, name)]

@@ -48,7 +48,7 @@ def configuration_name(value: Any, what: str) -> str:
     """The name of a launch configuration of this program."""
     found = one_line(value, what, 500)
     if not found.startswith(FAMILY):
-        raise received.Refused(f"{what} that is none of this program's: {found[:80]}")
+        raise received.Refused(f"{what} that is not one of this program's: {found[:80]}")
     return found
 
 

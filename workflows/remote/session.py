@@ -267,7 +267,7 @@ class Session:
         found = text.rpartition("\n")[2]
         if self.address.python:
             return UserError(
-                f"AML_REMOTE_PYTHON={self.address.python} does not do on {self.address.host}: {found}.",
+                f"AML_REMOTE_PYTHON={self.address.python} cannot be used on {self.address.host}: {found}.",
                 "Name a Python 3.10 or later there, or unset it: then the program looks for one.",
             )
         return UserError(

@@ -37,7 +37,7 @@ class Snapshot:
         self._settings, self._console, self._places, self._told = settings, console, paths, report
         name = PurePosixPath(report["path"]).name
         if not (name.startswith("snapshot-") and name.endswith(".json")):
-            raise Refused(f"a file that is no snapshot: {name[:80]}")
+            raise Refused(f"a file that is not a snapshot: {name[:80]}")
         self._folder = state_folder(settings.project, "remote", "snapshots")
         self._name = name
 

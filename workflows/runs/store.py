@@ -170,7 +170,7 @@ def find_run(project: Path, kind: str, wanted: str | None) -> RunRecord:
     if not wanted:
         name = " NAME" if kind == "experiment" else ""
         raise UserError(f"No {kind} of this project has been run yet.", f"First: inv {kind}.debug{name}")
-    raise UserError(f"There is no run {wanted} here.", f"The runs there are: inv {kind}.list")
+    raise UserError(f"There is no run {wanted} here.", f"List the runs: inv {kind}.list")
 
 
 def refresh(run: RunRecord) -> RunRecord:

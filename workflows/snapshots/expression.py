@@ -189,15 +189,15 @@ def parse(expression: str) -> ast.expr:
     """Parse an expression that a snapshot can answer.
 
     Raises:
-        Refused: It has more than names, attributes, items and slices, or is no expression.
+        Refused: It has more than names, attributes, items and slices, or is not an expression.
     """
     text = expression.strip()
     if not text or len(text) > MOST_LETTERS:
-        raise Refused(f"{_cut(expression)!r} is no expression.", _REMEDY)
+        raise Refused(f"{_cut(expression)!r} is not an expression.", _REMEDY)
     try:
         tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise Refused(f"{_cut(text)} is no expression: {getattr(error, 'msg', None) or error}.", _REMEDY) from error
+        raise Refused(f"{_cut(text)} is not an expression: {getattr(error, 'msg', None) or error}.", _REMEDY) from error
     # Without recursion: the text may have a thousand nested brackets.
     left: list[ast.expr] = [tree]
     while left:

@@ -51,12 +51,12 @@ def read_snapshot(path: Path) -> Snapshot:
                 f"{shown(path)} is cut off: the program was killed while it was being written.",
                 "Look at the step's log, or run the step again.",
             ) from error
-        raise _no_snapshot(path, "it is no JSON") from error
+        raise _no_snapshot(path, "it is not JSON") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise _no_snapshot(path, f'it has no `"format": "{FORMAT}"`')
     version = content.get("version")
     if type(version) is not int or version < 1:
-        raise _no_snapshot(path, "its version is no number")
+        raise _no_snapshot(path, "its version is not a number")
     if version > VERSION:
         raise UserError(
             f"{shown(path)} is of a newer version than this program reads: {min(version, 1 << 60)}, not {VERSION}.",
@@ -114,7 +114,7 @@ def _each(entries: list[Any], what: str, read_one: Callable[[Mapping[str, Any]],
     for number, entry in enumerate(entries):
         try:
             if not isinstance(entry, dict):
-                raise Damaged("it is no object")
+                raise Damaged("it is not an object")
             found.append(read_one(entry))
         except Damaged as error:
             raise Damaged(f"{what} {number}: {error}") from error
@@ -145,7 +145,7 @@ def _frame(entry: Mapping[str, Any], count: int) -> Frame:
     source = _object(entry, "source")
     lines = _list(source, "lines")
     if not all(isinstance(one, str) for one in lines):
-        raise Damaged("a line of its source is no text")
+        raise Damaged("a line of its source is not text")
     with _in("locals"):
         variables = [(_name(name), _place(one, count)) for name, one in _pairs(entry, "locals")]
     name, of = _text(entry, "function"), _text(entry, "class")
@@ -196,7 +196,7 @@ def _list(content: Mapping[str, Any], name: str) -> list[Any]:
     if found is None:
         return []
     if not isinstance(found, list):
-        raise Damaged(f"its `{name}` is no list")
+        raise Damaged(f"its `{name}` is not a list")
     return found
 
 
@@ -205,14 +205,14 @@ def _object(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise Damaged(f"its `{name}` is no object")
+        raise Damaged(f"its `{name}` is not an object")
     return found
 
 
 def _pairs(content: Mapping[str, Any], name: str) -> Iterator[tuple[Any, Any]]:
     for number, one in enumerate(_list(content, name)):
         if not isinstance(one, list) or len(one) != 2:
-            raise Damaged(f"entry {number} is no pair")
+            raise Damaged(f"entry {number} is not a pair")
         yield one[0], one[1]
 
 
@@ -221,19 +221,19 @@ def _text(content: Mapping[str, Any], name: str) -> str:
     if found is None:
         return ""
     if not isinstance(found, str):
-        raise Damaged(f"its `{name}` is no text")
+        raise Damaged(f"its `{name}` is not text")
     return found
 
 
 def _name(value: Any) -> str:
     if not isinstance(value, str):
-        raise Damaged("a name is no text")
+        raise Damaged("a name is not text")
     return value
 
 
 def _number(value: Any, most: int) -> int:
     if type(value) is not int or not 0 <= value <= most:
-        raise Damaged("a number is none that can be")
+        raise Damaged("a number is out of range")
     return value
 
 

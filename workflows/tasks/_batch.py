@@ -44,7 +44,7 @@ def debug_batch(call: Command, data: str | None, mini_batch: str | None, follow:
         deployment, note = find_deployment(read_yaml(file, "deployment file"))
         file = deployment.file or file
     if kind_of_file(file) is not BATCH_DEPLOYMENT:
-        raise UserError(f"{shown(file)} is no batch deployment, so it takes no --data.", "Take it away.")
+        raise UserError(f"{shown(file)} is not a batch deployment, so it takes no --data.", "Remove --data.")
     if data is None:
         raise BadValue("A batch deployment runs on data, and none is named.", "Name a folder or a file: --data PATH")
     if note:

@@ -118,7 +118,7 @@ def _check_metric(run: RunRecord, logged: Logged, name: str) -> None:
         return
     names = [one for one in logged.metrics if logged.series(one)]
     remedy = (
-        f"Those there are: {', '.join(names)}"
+        f"Existing ones: {', '.join(names)}"
         if names
         else "Its script has logged none. Log it with mlflow or with azureml-core's run."
     )

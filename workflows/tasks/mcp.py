@@ -34,6 +34,6 @@ def serve(call: Command, project: str | None = None, read_only: bool = False) ->
     serving.require_sdk()
     folder = call.project if project is None else absolute(project).resolve()
     if not folder.is_dir():
-        raise BadValue(f"--project must be a folder, and {folder} is none.", "Correct it.")
+        raise BadValue(f"--project must be a folder, and {folder} is not one.", "Correct it.")
     state = State(folder, lambda: resolve(folder, {}), read_only, log)
     serving.serve(state, all_tools(state), __version__)

@@ -56,7 +56,8 @@ def sync(call: Command, yes: bool = False, take_over: bool = False, update: bool
             sent = task.send(session, listed, yes=yes, take=take_over, update=update)
         except ConnectionLost as error:
             raise UserError(
-                f"The connection to {task.address} was lost.", "Run it again: what had arrived is there."
+                f"The connection to {task.address} was lost.",
+                "Run it again: files that have arrived are not sent again.",
             ) from error
         finally:
             session.close()

@@ -130,7 +130,7 @@ def look_up(instance: Instance, report: Report | None = None) -> InstanceState:
     compute = child_object(response, "properties")
     if compute.get("computeType") != "ComputeInstance":
         kind = display_text(compute.get("computeType") or "", "a kind of compute", 60) or "something else"
-        raise _not_found(instance, f"is no compute instance but {kind}", report)
+        raise _not_found(instance, f"is not a compute instance but {kind}", report)
     own = child_object(compute, "properties")
     endpoint = ""
     for one in own.get("applications") or []:
@@ -159,7 +159,8 @@ def require_usable(instance: Instance, found: InstanceState) -> None:
         )
     if found.state in _COMING:
         raise UserError(
-            f"The compute instance {instance.name} is not up yet: {found.state}.", "Run this again in some minutes."
+            f"The compute instance {instance.name} has not started yet: {found.state}.",
+            "Run this again in some minutes.",
         )
     if found.state in _GONE:
         raise UserError(
@@ -353,7 +354,7 @@ def _explain(instance: Instance, found: InstanceState, error: RelayRefused) -> U
             f" az ml compute restart {instance.named_for_az}",
         )
     return UserError(
-        f"There is no way to {name}: {error.reason}.",
+        f"Connecting to {name} failed: {error.reason}.",
         "Check the network and a proxy (HTTPS_PROXY, NO_PROXY) that lets websockets through; a workspace with a"
         " private endpoint is reached from its own network alone.",
     )

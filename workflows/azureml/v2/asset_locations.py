@@ -153,7 +153,7 @@ class AssetLocator:
             known = (
                 [str(one.get("name")) for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
             )
-            there = f"Those there are: {', '.join(sorted(known)[:8])}" if known else "It has none that can be listed"
+            there = f"Existing ones: {', '.join(sorted(known)[:8])}" if known else "It has none that can be listed"
             raise NotFound(f"There is no datastore {datastore} in the workspace.", f"{there}.") from error
         about = child_object(response, "properties")
         kind = str(about.get("datastoreType"))

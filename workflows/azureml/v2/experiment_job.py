@@ -62,7 +62,7 @@ def job_from_file(file: Path, name: str, settings: Settings, sdk: Any, wanted: W
     """
     loaded = load(file, settings.project, sdk, wanted, settings.compute_target)
     if not loaded.single:
-        what = f"has {len(loaded.steps)} steps" if len(loaded.steps) != 1 else "is no job, and runs as a pipeline"
+        what = f"has {len(loaded.steps)} steps" if len(loaded.steps) != 1 else "is not a job, and runs as a pipeline"
         raise UserError(
             f"{shown(file)} {what}; an experiment in a workspace is one job.",
             f"Run it as a pipeline: inv pipeline.debug --backend azureml --file {shown(file)}",

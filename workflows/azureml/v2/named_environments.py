@@ -118,9 +118,9 @@ def _conda(content: str) -> Mapping[str, Any]:
     try:
         found = yaml.safe_load(content)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise Refused("a conda file that is no YAML") from error
+        raise Refused("a conda file that is not YAML") from error
     if not isinstance(found, dict):
-        raise Refused("a conda file that is no mapping")
+        raise Refused("a conda file that is not a mapping")
     keep_conda_variables(found)
     return found
 

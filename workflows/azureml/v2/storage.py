@@ -252,7 +252,7 @@ def _blobs(content: bytes) -> tuple[list[Blob], str]:
     try:
         root = ElementTree.fromstring(content)  # noqa: S314
     except ElementTree.ParseError as error:
-        raise Refused("a listing that is no XML", "The storage account") from error
+        raise Refused("a listing that is not XML", "The storage account") from error
     found = []
     for node in root.iterfind("Blobs/Blob"):
         named = node.find("Name")

@@ -68,7 +68,7 @@ def short_name(kind: type) -> str:
 
 
 def module_name(kind: type) -> str:
-    """The name of a class's module; empty if it is not a text."""
+    """The name of a class's module; empty if it is not a string."""
     module: Any = _module_of(kind)
     return as_str(module)[:200] if is_text(module) else ""
 

@@ -389,7 +389,7 @@ class Values:
 
 
 def _as_name(key: Any) -> str:
-    """A dictionary's key as a name; empty if it is not a text."""
+    """A dictionary's key as a name; empty if it is not a string."""
     if is_text(key):
         return as_str(str.__getitem__(key, slice(0, 200)))
     if type(key) is bytes:

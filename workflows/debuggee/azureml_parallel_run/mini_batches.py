@@ -139,7 +139,7 @@ class Input:
         ending = os.path.splitext(path)[1].lower()
         if ending not in _TABLES:
             raise Problem(
-                "mini_batch_size `{}` is a size, by which tables are cut, and {} is none.".format(
+                "mini_batch_size `{}` is a size, which is for tables, and {} is not a table.".format(
                     self._size.text, os.path.basename(path)
                 ),
                 "Write a number of files, or give the input as mltable.",

@@ -107,7 +107,7 @@ def read(folder: str) -> Table:
             unknown.append(name)
     named = content.get("paths") or []
     if not isinstance(named, list):
-        raise Problem("`paths` of {} is no list.".format(file), "Write `- file: ./data.csv` lines under it.")
+        raise Problem("`paths` of {} is not a list.".format(file), "Write `- file: ./data.csv` lines under it.")
     paths = [path for entry in named for path in _files(entry, os.path.dirname(file), file)]
     return Table(paths, reader, options, (keep, drop), pattern, tuple(unknown))
 
@@ -121,7 +121,7 @@ def _transformations(content: Dict[str, Any], file: str) -> Iterator[Tuple[str, 
             for name, value in entry.items():
                 yield str(name), value
         else:
-            raise Problem("A transformation in {} is no mapping.".format(file), "Write `- read_delimited:`.")
+            raise Problem("A transformation in {} is not a mapping.".format(file), "Write `- read_delimited:`.")
 
 
 def _names(value: Any) -> List[str]:

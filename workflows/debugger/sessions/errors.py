@@ -50,5 +50,5 @@ def as_user_errors(where: str) -> Iterator[None]:
             ) from error
         # The messages of debugpy 1.8.22's adapter for a program that has gone.
         if "disconnected unexpectedly" in str(error) or str(error) == "No more messages":
-            raise UserError(f"The program behind {where} ended while it was looked at", again) from error
+            raise UserError(f"The program behind {where} ended while it was being inspected", again) from error
         raise UserError(f"The debugger on {where} refused: {error}", again) from error

@@ -103,7 +103,7 @@ def parse_message(payload: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise bad_request("a message that is no JSON object")
+        raise bad_request("a message that is not a JSON object")
     return value
 
 
