@@ -6,82 +6,35 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import gc
 import json
 import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from workflows.debugger.jsonc_text import (
+    BOM,
+    LINE_END,
+    QUOTE,
+    TOKEN,
+    Item,
+    Node,
+    collector_paused,
+    comment_spans,
+    read_tree,
+    strict_form,
+)
+from workflows.debugger.jsonc_text import JsoncError as JsoncError
 from workflows.reading import line_at
 from workflows.terminal import escaped
 
 Keys = tuple[str | int, ...]
 """The path from the root to a value: keys of objects and indexes of arrays."""
 
-_BOM = b"\xef\xbb\xbf"
-# Every text matches, even a truncated one, so that nothing is scanned twice.
-_TOKEN = re.compile(
-    # A string, closed or not. The repetition is limited, since `re` saves a state for each escape.
-    rb'"[^"\\\r\n]*(?:\\[^\r\n][^"\\\r\n]*){0,20000}(")?'
-    rb"|//[^\r\n]*|/\*.*?(?:\*/|\Z)"
-    rb'|[{}\[\]:,]|[^\s"{}\[\]:,/]+|\S',
-    re.DOTALL,
-)
 _BLANKS = re.compile(rb"[ \t]*")
-_LINE_END = re.compile(rb"\r\n?|\n")
-_TO_BLANKS = bytes(byte if byte in b"\r\n" else 0x20 for byte in range(256))
-_QUOTE, _COMMA = b'",'
-#: Limits of nested objects and arrays, and of tokens (strings, numbers, brackets, commas) in one file.
-MOST_LEVELS, MOST_TOKENS = 200, 500_000
 _Edit = tuple[int, int, bytes]
-
-
-class JsoncError(ValueError):
-    """The text is not JSON with comments.
-
-    Args:
-        message: What is wrong.
-        line: Where, counted from 1.
-    """
-
-    def __init__(self, message: str, line: int) -> None:
-        super().__init__(message)
-        self.line = line
-
-
-@dataclass(eq=False, slots=True)
-class _Node:
-    """A value's position in the text, and its items."""
-
-    start: int
-    end: int
-    kind: str
-    parent: _Node | None = None
-    items: list[_Item] = field(default_factory=list)
-
-    def index(self, key: str | int) -> int | None:
-        if isinstance(key, int):
-            return key if self.kind == "array" and 0 <= key < len(self.items) else None
-        # Of a key that occurs twice the last one counts, for VS Code as for Python.
-        return next((i for i in reversed(range(len(self.items))) if self.items[i].key == key), None)
-
-
-@dataclass(eq=False, slots=True)
-class _Item:
-    """An element of an array, or a member of an object (from its key to the end of its value)."""
-
-    start: int
-    node: _Node
-    key: str | None = None
-    comma: int | None = None
-
-    @property
-    def end(self) -> int:
-        return self.node.end
 
 
 @dataclass(frozen=True)
@@ -104,8 +57,8 @@ class Document:
         return not self._tokens
 
     @functools.cached_property
-    def _root(self) -> _Node | None:
-        return _tree(self.data, self._tokens)
+    def _root(self) -> Node | None:
+        return read_tree(self.data, self._tokens)
 
     def line(self, keys: Keys = ()) -> int:
         """The line, counted from 1, on which the value at ``keys`` begins.
@@ -122,7 +75,7 @@ class Document:
             KeyError: There is no such value.
         """
         node = self._at(keys)
-        tokens = _TOKEN.finditer(self.data, node.start, node.end)
+        tokens = TOKEN.finditer(self.data, node.start, node.end)
         return any(token.group().startswith((b"//", b"/*")) for token in tokens)
 
     def set(self, keys: Keys, value: Any) -> Document:
@@ -232,7 +185,7 @@ class Document:
             raise KeyError(keys)
         return self._splice([edit for index in sorted(gone) for edit in self._deletion(array, index, gone)])
 
-    def _deletion(self, container: _Node, index: int, gone: Collection[int]) -> list[_Edit]:
+    def _deletion(self, container: Node, index: int, gone: Collection[int]) -> list[_Edit]:
         """The edits that delete an item, if the items in ``gone`` are all deleted."""
         item, edits, end = container.items[index], list[_Edit](), container.items[index].end
         if item.comma is None:
@@ -248,7 +201,7 @@ class Document:
         if comma is not None:
             edits.append((comma, comma + 1, b""))
         left, right = self._indent_end(item.start), self._after_blanks(end)
-        newline = _LINE_END.match(self.data, right)
+        newline = LINE_END.match(self.data, right)
         if left == item.start and newline:
             edits.append((self._line_start(left), newline.end(), b""))
         elif item.comma is None and left != item.start:
@@ -258,7 +211,7 @@ class Document:
             edits.append((item.start, right, b""))
         return edits
 
-    def _at(self, keys: Keys) -> _Node:
+    def _at(self, keys: Keys) -> Node:
         node = self._root
         for key in keys:
             index = node.index(key) if node else None
@@ -269,26 +222,26 @@ class Document:
             raise KeyError(keys)
         return node
 
-    def _array(self, keys: Keys) -> _Node:
+    def _array(self, keys: Keys) -> Node:
         node = self._at(keys)
         if node.kind != "array":
             raise KeyError(keys)
         return node
 
-    def _strict_value(self, node: _Node) -> Any:
+    def _strict_value(self, node: Node) -> Any:
         return json.loads(self._strict[node.start : node.end], strict=False)
 
     def _set_root(self, value: Any) -> Document:
         if self._root is not None:
             raise KeyError(())
         text = self._render(value, b"") + self._newline
-        if not self.data.removeprefix(_BOM).strip():
-            return parse((_BOM if self.data.startswith(_BOM) else b"") + text)
+        if not self.data.removeprefix(BOM).strip():
+            return parse((BOM if self.data.startswith(BOM) else b"") + text)
         return parse(self.data + (b"" if self.data.endswith((b"\n", b"\r")) else self._newline) + text)
 
     def _insert(
         self,
-        container: _Node,
+        container: Node,
         index: int,
         *,
         value: Any = None,
@@ -307,13 +260,13 @@ class Document:
             return self._splice(self._behind(container, [written]))
         return self._splice([self._into_empty(container, written)])
 
-    def _in_front(self, container: _Node, index: int, written: Callable[[bytes | None], bytes]) -> _Edit:
+    def _in_front(self, container: Node, index: int, written: Callable[[bytes | None], bytes]) -> _Edit:
         item = container.items[index]
         previous = container.items[index - 1].comma if index else None
         place = container.start + 1 if previous is None else previous + 1
         # A comment on the same line belongs to what precedes it, one on its own line to what follows.
         while self.data.startswith((b"//", b"/*"), at := self._after_blanks(place)):
-            comment = _TOKEN.match(self.data, at)
+            comment = TOKEN.match(self.data, at)
             assert comment is not None
             place = comment.end()
         if at >= item.start:
@@ -323,7 +276,7 @@ class Document:
         indent = self._indent(item.start)
         return place, place, self._newline + indent + written(indent) + b","
 
-    def _behind(self, container: _Node, written: Sequence[Callable[[bytes | None], bytes]]) -> list[_Edit]:
+    def _behind(self, container: Node, written: Sequence[Callable[[bytes | None], bytes]]) -> list[_Edit]:
         last = container.items[-1]
         tail = self._tail(container, last.end)
         edits = [(last.end, last.end, b",")] if last.comma is None else []
@@ -332,7 +285,7 @@ class Document:
         if self._begins_line(last.start):
             tail, indent = self._line_end(tail), self._indent(last.start)
             lead = self._newline + indent
-        elif any(self.data[a:b].startswith(b"//") for a, b in _comments(self.data, last.end, tail)):
+        elif any(self.data[a:b].startswith(b"//") for a, b in comment_spans(self.data, last.end, tail)):
             tail, indent = self._line_end(tail), self._indent(container.start) + self._unit
             lead = self._newline + indent
         else:
@@ -340,7 +293,7 @@ class Document:
         text = b",".join(lead + one(indent) for one in written)
         return [*edits, (tail, tail, text + comma)]
 
-    def _into_empty(self, container: _Node, written: Callable[[bytes | None], bytes]) -> _Edit:
+    def _into_empty(self, container: Node, written: Callable[[bytes | None], bytes]) -> _Edit:
         closer = container.end - 1
         tail = self._tail(container, container.start + 1)
         if self._is_inline(container):
@@ -348,31 +301,31 @@ class Document:
         outer = self._indent(container.start)
         indent = outer + self._unit
         text = self._newline + indent + written(indent)
-        if _LINE_END.search(self.data, tail, closer):
+        if LINE_END.search(self.data, tail, closer):
             tail = self._line_end(tail)
             return tail, tail, text
         return tail, closer, text + self._newline + outer
 
-    def _base_beside(self, item: _Item) -> bytes | None:
+    def _base_beside(self, item: Item) -> bytes | None:
         """Indentation for a value on the same line as ``item``; None to write it on one line, like ``item``."""
-        return self._indent(item.end) if _LINE_END.search(self.data, item.start, item.end) else None
+        return self._indent(item.end) if LINE_END.search(self.data, item.start, item.end) else None
 
-    def _is_inline(self, container: _Node) -> bool:
-        node: _Node | None = container
+    def _is_inline(self, container: Node) -> bool:
+        node: Node | None = container
         while node is not None and not node.items:
             node = node.parent
-        return node is not None and not _LINE_END.search(self.data, node.start, node.end)
+        return node is not None and not LINE_END.search(self.data, node.start, node.end)
 
-    def _containers(self) -> Iterator[_Node]:
+    def _containers(self) -> Iterator[Node]:
         waiting = deque([self._root] if self._root else [])
         while waiting:
             node = waiting.popleft()
             yield node
             waiting.extend(item.node for item in node.items)
 
-    def _tail(self, container: _Node, start: int) -> int:
+    def _tail(self, container: Node, start: int) -> int:
         """The position behind the last comment or comma between ``start`` and the container's end."""
-        ends = [end for _, end in _comments(self.data, start, container.end - 1, commas=True)]
+        ends = [end for _, end in comment_spans(self.data, start, container.end - 1, commas=True)]
         return ends[-1] if ends else start
 
     def _render(self, value: Any, base: bytes | None) -> bytes:
@@ -399,7 +352,7 @@ class Document:
 
     def _line_start(self, offset: int) -> int:
         start = max(self.data.rfind(b"\n", 0, offset), self.data.rfind(b"\r", 0, offset)) + 1
-        return len(_BOM) if start == 0 and self.data.startswith(_BOM) else start
+        return len(BOM) if start == 0 and self.data.startswith(BOM) else start
 
     def _indent_end(self, offset: int) -> int:
         return min(self._after_blanks(self._line_start(offset)), offset)
@@ -411,7 +364,7 @@ class Document:
     def _line_end(self, offset: int) -> int:
         """The end of the line, if only blanks follow; else the offset itself."""
         end = self._after_blanks(offset)
-        return end if _LINE_END.match(self.data, end) else offset
+        return end if LINE_END.match(self.data, end) else offset
 
     def _indent(self, offset: int) -> bytes:
         return self.data[self._line_start(offset) : self._indent_end(offset)]
@@ -428,19 +381,7 @@ class Document:
         return parse(b"".join([*parts, self.data[done:]]))
 
 
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Pause the garbage collector, which would otherwise traverse all new values again and again."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
-
-
-@_uncollected()
+@collector_paused()
 def parse(data: bytes) -> Document:
     """Parse JSON with comments; a byte order mark, CRLF and trailing commas are accepted.
 
@@ -451,7 +392,7 @@ def parse(data: bytes) -> Document:
         data.decode()
     except UnicodeDecodeError as error:
         raise JsoncError("not UTF-8 text", line_at(data, error.start)) from error
-    strict, tokens, broken = _without_extras(data)
+    strict, tokens, broken = strict_form(data)
     if not tokens:
         return Document(data, None, strict, tokens)
     text = strict.decode()
@@ -476,7 +417,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _is_odd_number(data: bytes, start: int, end: int) -> bool:
-    return data[start] in b"NI" or data[start : start + 2] == b"-I" or (data[start] != _QUOTE and end - start > 4000)
+    return data[start] in b"NI" or data[start : start + 2] == b"-I" or (data[start] != QUOTE and end - start > 4000)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -487,91 +428,6 @@ def same(one: Any, other: Any) -> bool:
 def canonical(value: Any) -> str:
     """A plain value as canonical JSON text."""
     return json.dumps(value, sort_keys=True)
-
-
-def _without_extras(data: bytes) -> tuple[bytes, list[tuple[int, int]], int | None]:
-    """The text as strict JSON of the same length: comments and trailing commas become blanks.
-
-    Returns:
-        That text; the span of each token except comments; the position of the first unterminated string.
-
-    Raises:
-        JsoncError: A comment has no end, or the text exceeds the limits.
-    """
-    strict = bytearray(data)
-    if data.startswith(_BOM):
-        strict[: len(_BOM)] = b" " * len(_BOM)
-    tokens: list[tuple[int, int]] = []
-    broken: int | None = None
-    previous, pending, depth = 0, None, 0
-    for match in _TOKEN.finditer(data, len(_BOM) if data.startswith(_BOM) else 0):
-        start, end = match.span()
-        first = data[start]
-        if first == 0x2F and data.startswith((b"//", b"/*"), start):
-            if data[start + 1] == 0x2A and (end - start < 4 or data[end - 2 : end] != b"*/"):
-                raise JsoncError("comment without an end", line_at(data, start))
-            strict[start:end] = data[start:end].translate(_TO_BLANKS)
-            continue
-        if first in b"]}":
-            depth -= 1
-            if pending is not None:
-                strict[pending] = 0x20
-        elif first in b"[{":
-            depth += 1
-            if depth > MOST_LEVELS:
-                raise JsoncError(f"more than {MOST_LEVELS} brackets inside each other", line_at(data, start))
-        elif first == _QUOTE and match[1] is None:
-            if data[end : end + 1] not in (b"", b"\r", b"\n") and data[end + 1 : end + 2] not in (b"", b"\r", b"\n"):
-                raise JsoncError("a string with more than 20000 escapes", line_at(data, start))
-            broken = start if broken is None else broken
-        pending = start if first == _COMMA and previous and previous not in b",:[{" else None
-        previous = first
-        tokens.append((start, end))
-        if len(tokens) > MOST_TOKENS:
-            raise JsoncError(f"more than {MOST_TOKENS} values, brackets and commas", line_at(data, start))
-    return bytes(strict), tokens, broken
-
-
-def _comments(data: bytes, start: int, end: int, commas: bool = False) -> Iterator[tuple[int, int]]:
-    """The spans of comments (and commas) between two positions with only blanks, commas and comments between."""
-    return (m.span() for m in _TOKEN.finditer(data, start, end) if commas or m.group() != b",")
-
-
-@_uncollected()
-def _tree(data: bytes, tokens: list[tuple[int, int]]) -> _Node | None:
-    """The tree of all values' positions in a text that the json module has parsed."""
-    root: _Node | None = None
-    above: list[_Node] = []
-    key: tuple[int, str] | None = None
-    for start, end in tokens:
-        first = data[start]
-        if first in b"]}":
-            above.pop().end = end
-            continue
-        container = above[-1] if above else None
-        if first == _COMMA:
-            assert container is not None
-            container.items[-1].comma = start
-            continue
-        if first == 0x3A:
-            continue
-        if container is not None and container.kind == "object" and key is None:
-            key = start, _key(data[start:end])
-            continue
-        kind = {0x7B: "object", 0x5B: "array"}.get(first, "scalar")
-        node = _Node(start, end, kind, container)
-        if container is None:
-            root = node
-        else:
-            container.items.append(_Item(start if key is None else key[0], node, key[1] if key else None))
-            key = None
-        if kind != "scalar":
-            above.append(node)
-    return root
-
-
-def _key(text: bytes) -> str:
-    return str(json.loads(text, strict=False)) if b"\\" in text else text[1:-1].decode()
 
 
 def _dump(value: Any, indent: str | None = None) -> bytes:
