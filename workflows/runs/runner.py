@@ -23,13 +23,11 @@ from ..background import log, spawn
 from ..debuggee import FOLDER as DEBUGGEE
 from ..engines import reservations
 from ..engines.step_variables import step_variables
-from ..engines.steps import StepDebug, StepProcess, StepSpec, Tracking
+from ..engines.steps import StepDebug, StepProcess, StepSpec
 from ..engines.work_folder import RUN_FOLDERS
 from ..environments.conda_variables import expand_variables
 from ..errors import PortHeld, UserError
-from ..models import ImageRef, Snapshots
-from ..paths import cache_folder
-from ..pipelines.commands import PARALLEL_DRIVER
+from ..models import ImageRef
 from ..pipelines.expressions import Malformed, fill_in_run, substitute
 from ..private import make_folder, open_file
 from ..project import append_log
@@ -41,6 +39,7 @@ from . import store, sweeps, warm_runner
 from .attachable import attachables_of_step, count_expected_ranks, write_configurations
 from .plan import Plan, PlannedBest, PlannedStep
 from .record import RunRecord, StepRecord
+from .step_specs import StepSpecs
 
 #: How often a step is started with newly chosen ports before it fails.
 _PORT_ATTEMPTS = 3
@@ -86,6 +85,7 @@ class Runner:
         self.run = run
         self._plan = plan
         self._engine = engines.load_steps(run.engine)
+        self._specs = StepSpecs(run, plan, self._current_path)
         self._running: list[_Running] = []
         self._steps = {step.name: step for step in run.steps}
         self._planned = {step.name: step for step in plan.steps}
@@ -247,7 +247,7 @@ class Runner:
             self._take_best_trial(planned, planned.best, step)
             return
         try:
-            spec = self._make_spec(planned, step)
+            spec = self._specs.make(planned, step, self._allot_debug_ports)
             view = self._engine.prepare_view(spec)
             step.mappings = [(str(mapping.local_root), mapping.remote_root) for mapping in view.mappings]
             if planned.debug is not None:
@@ -338,75 +338,6 @@ class Runner:
         known = (named, self._engine.default_variables(image), os.environ)
         return expand_variables(image.variables, *known, file=Path(image.source))
 
-    def _make_spec(self, planned: PlannedStep, step: StepRecord) -> StepSpec:
-        folder = self.run.step_folder(planned.name)
-        inputs = {}
-        for name, entry in planned.inputs.items():
-            if entry.path is not None:
-                inputs[name] = self._protected_input(folder, name, self._current_path(entry.path))
-            elif entry.step is not None and entry.output is not None:
-                inputs[name] = self._output_path(entry.step, entry.output)
-                if not inputs[name].exists():
-                    raise UserError(
-                        f"{entry.step} has not written its output {entry.output}, which {planned.name} needs.",
-                        f"See what {entry.step} does with ${{{{outputs.{entry.output}}}}}.",
-                    )
-        return StepSpec(
-            run_id=self.run.run_id,
-            step=planned.name,
-            project=self.run.project,
-            folder=folder,
-            image=planned.image,
-            code=self._code_path(planned, folder) if planned.code else None,
-            includes=tuple(map(self._current_path, planned.includes)),
-            inputs=inputs,
-            outputs={
-                name: (self._output_path(planned.name, name), is_file) for name, is_file in planned.outputs.items()
-            },
-            ranks=planned.ranks,
-            processes=planned.processes,
-            distribution=planned.distribution,
-            shm_size=planned.shm_size,
-            debug=self._allot_debug_ports(planned, step),
-            metrics=planned.metrics,
-            published_options="--remote_debug" in planned.command,
-            parallel=PARALLEL_DRIVER in planned.command,
-            tracking=Tracking(self.run.name, step.run_id),
-            snapshots=Snapshots(self.run.kind, self._plan.redact) if self._plan.snapshots else None,
-        )
-
-    def _protected_input(self, folder: Path, name: str, path: Path) -> Path:
-        """An input's path; it is copied if a step that writes to it would change another run."""
-        if self.run.engine != "process":
-            # Containers get their inputs read-only.
-            return path
-        # Another run's output on this machine, or one that was fetched from a workspace, which happens only once.
-        from_run = path.is_relative_to(self.run.folder.parent) or (
-            "--from-run" in self.run.options and path.is_relative_to(cache_folder())
-        )
-        if not from_run:
-            return path
-
-        from .step_copies import copy_for_step
-
-        return copy_for_step(path, folder / "inputs" / name)
-
-    def _code_path(self, planned: PlannedStep, folder: Path) -> Path:
-        """The path of a step's code; code of an earlier run is copied, because the step may write to it."""
-        assert planned.code is not None
-        code = self._current_path(planned.code)
-        if not code.is_relative_to(self.run.folder.parent):
-            return code
-
-        from .step_copies import copy_code
-
-        return copy_code(code, folder / "code-taken-over")
-
-    def _output_path(self, step: str, name: str) -> Path:
-        """The path of an output: a folder, or a file in a folder of its own."""
-        folder = self.run.step_folder(step) / "data" / name
-        return folder / name if self._planned[step].outputs[name] else folder
-
     def _allot_debug_ports(self, planned: PlannedStep, step: StepRecord) -> StepDebug | None:
         if planned.debug is None:
             return None
@@ -487,7 +418,7 @@ class Runner:
 
     def _fill_artifacts(self, planned: PlannedStep) -> None:
         """Fill an output called `artifacts` with the step's outputs and logs, as Azure ML does."""
-        target = self._output_path(planned.name, ARTIFACTS) if planned.outputs.get(ARTIFACTS) is False else None
+        target = self._specs.output_path(planned.name, ARTIFACTS) if planned.outputs.get(ARTIFACTS) is False else None
         if target is None or not target.is_dir() or any(target.iterdir()):
             return
         try:
@@ -506,7 +437,7 @@ class Runner:
     def _link_outputs(self) -> None:
         """Link the pipeline's own outputs, in the run's folder, to those of its steps."""
         for name, (step, output) in self._plan.outputs.items():
-            place = self._output_path(step, output)
+            place = self._specs.output_path(step, output)
             if place.exists():
                 make_folder(self.run.folder / "outputs")
                 link = self.run.folder / "outputs" / name
