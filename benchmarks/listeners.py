@@ -67,6 +67,8 @@ def program(
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
             psutil.wait_procs(left, LIMIT)
+            for process in left:
+                _await_threads(process)
 
 
 def _marked(mark: str) -> list[psutil.Process]:
@@ -77,6 +79,17 @@ def _marked(mark: str) -> list[psutil.Process]:
             if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
+
+
+def _await_threads(process: psutil.Process) -> None:
+    """Wait until the last thread of a killed process has exited; until then its sockets are open.
+
+    A process counts as a zombie from the moment its first thread has exited.
+    """
+    deadline = time.monotonic() + LIMIT
+    with contextlib.suppress(psutil.Error):
+        while process.num_threads() > 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
 
 
 def free_port() -> int:

@@ -86,7 +86,7 @@ def _files(settings: Settings) -> Iterator[Finding]:
         if path.exists():
             yield Finding(name, True, f"{shown(path)}, as {source} says")
         else:
-            yield Finding(name, None, f"{shown(path)} is not there", f"Correct {source}.")
+            yield Finding(name, None, f"{shown(path)} does not exist", f"Correct {source}.")
 
 
 def _launch_json(settings: Settings) -> Iterator[Finding]:

@@ -70,7 +70,7 @@ def watch_imports(folder: Path, python: str = sys.executable) -> tuple[str, Path
         python: Tried once, so that a watch that sees nothing is noticed.
 
     Returns:
-        What has to be on PYTHONPATH, and the file, which is not there before the first such import.
+        What has to be on PYTHONPATH, and the file, which does not exist before the first such import.
     """
     place, seen = folder / "watch", folder / "seen"
     place.mkdir()

@@ -313,7 +313,7 @@ def test_no_secret_is_written_anywhere_but_in_its_own_file(server: AzureMLServer
     [
         (["--compute-target", "zzz"], ["There is no compute target zzz", "cpu"]),
         (["--step", "nothing"], ["There is no step nothing", "prepare, add, tell"]),
-        (["--input", "numbers=nowhere"], ["The input numbers is", "which is not there"]),
+        (["--input", "numbers=nowhere"], ["The input numbers is", "which does not exist"]),
         (["--input", "nothing=1"], ["There is no input nothing", "numbers"]),
         (["--skip", "prepare"], ["prepare.doubled (for add)", "--input prepare.doubled=PATH"]),
         (["--trials", "2"], ["for runs on this machine"]),

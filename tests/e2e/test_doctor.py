@@ -27,8 +27,8 @@ def test_what_is_in_the_way_is_named_with_what_to_do(project: Project) -> None:
         assert "warning  debug port" in said and "is held by" in said and "--debug-port 0" in said
     project.environ |= {"AML_MODEL_DIR": "nowhere", "AML_PIPELINE_FILE": "make.py:built"}
     said = project.ok("doctor").out
-    assert "warning  model        nowhere is not there" in said and "Correct AML_MODEL_DIR." in said
-    assert "warning  pipeline     make.py is not there" in said
+    assert "warning  model        nowhere does not exist" in said and "Correct AML_MODEL_DIR." in said
+    assert "warning  pipeline     make.py does not exist" in said
     launch = project.folder / ".vscode" / "launch.json"
     launch.parent.mkdir()
     launch.write_text("{ broken")

@@ -412,14 +412,14 @@ def test_a_name_that_is_none_and_settings_of_addresses_are_said(project: RemoteP
 
 
 def test_no_such_instance_names_those_there_are(project: RemoteProject, server: AzureMLServer) -> None:
-    said = "ci-three is not there in the workspace workspace. There are: ci-one, ci-two."
+    said = "ci-three does not exist in the workspace workspace. There are: ci-one, ci-two."
     project.inv("remote.sync", AML_REMOTE_HOST="azureml:ci-three").says(said, "Correct AML_REMOTE_HOST")
     failed(project, "instance", said, AML_REMOTE_HOST="azureml:ci-three")
     failed(project, "instance", "cpu is not a compute instance but AmlCompute", AML_REMOTE_HOST="azureml:cpu")
     failed(project, "workspace", "There is no Azure ML workspace other", AML_WORKSPACE="other")
     project.inv("remote.sync", AML_WORKSPACE="other").says("There is no Azure ML workspace other", "AML_WORKSPACE")
     server.state.computes = {name: one for name, one in server.state.computes.items() if name == "cpu"}
-    project.inv("remote.sync").says("ci-one is not there in the workspace workspace. It has none.", "Make one")
+    project.inv("remote.sync").says("ci-one does not exist in the workspace workspace. It has none.", "Make one")
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_a_component_alone_is_a_pipeline_of_one_step(tmp_path: Path) -> None:
         ("max_concurrency_per_instance: 3", "max_concurrency_per_instance: -1", "has to be a whole number from 1", 15),
         ("type: run_function", "type: fly", "The task of step `score` is of type `fly`", 23),
         ("${{inputs.model}}", "${{inputs.modell}}", "names `${{inputs.modell}}`, which it does not have", 25),
-        ("code: ./src", "code: ./nowhere", "which is not there", 24),
+        ("code: ./src", "code: ./nowhere", "which does not exist", 24),
     ],
 )
 def test_a_wrong_parallel_job_is_refused_at_its_line(tmp_path: Path, was: str, now: str, told: str, line: int) -> None:
@@ -355,7 +355,7 @@ def test_the_data_of_a_component_is_the_only_input_that_takes_any(tmp_path: Path
         ("scoring_script: score.py", "scoring_script: no.py", "The entry script of step `heart`, no.py, is not in"),
         ("append_row", "append_all", "`output_action` cannot be `append_all`"),
         ("rows.csv", "../rows.csv", "`output_file_name` cannot be `../rows.csv`"),
-        ("{path: ./model}", "{path: ./nothing}", "which is not there"),
+        ("{path: ./model}", "{path: ./nothing}", "which does not exist"),
     ],
 )
 def test_a_wrong_batch_deployment_is_refused(tmp_path: Path, was: str, now: str, told: str) -> None:

@@ -51,12 +51,12 @@ jobs:
     command: python y.py ${{inputs.q}} ${{outputs.z}} ${{search_space.k}}  #! `${{inputs.q}}` | `${{outputs.z}}` | means
     code: ./nowhere               #! should be in
     environment:
-      conda_file: no.yml          #! no.yml, which is not there
-      build: {path: nowhere}      #! nowhere, which is not there
+      conda_file: no.yml          #! no.yml, which does not exist
+      build: {path: nowhere}      #! nowhere, which does not exist
       imge: x                     #! has a key `imge`
     inputs:
       x: ${{parent.inputs.none}}  #! no input `none`
-      y: {type: uri_folder, path: ./gone}  #! gone, which is not there
+      y: {type: uri_folder, path: ./gone}  #! gone, which does not exist
       z: {tpye: string}           #! has a key `tpye`
       w: ${{parent.jobs.b.inputs.o}}  #! cannot be `${{parent.jobs.b.inputs.o}}`
       v: {type: uri_folder, path: ''}  #! has to be a path
@@ -69,7 +69,7 @@ jobs:
     resources: {instance_count: two, shm_size: [1], instance_tpye: a}  #! `instance_tpye` | `instance_count` | shm
     distribution: {type: pytorh, process_count_per_instance: none}  #! `pytorh` | `process_count_per_instance`
     additional_includes:
-      - ./gone                    #! gone, which is not there
+      - ./gone                    #! gone, which does not exist
       - {type: x}                 #! a package of a feed
       - ./src
   b: {command: [1], inputs: [1], outputs: 3}  #! `inputs` of step `b` | `outputs` of step `b` | must be a string
@@ -165,9 +165,9 @@ BATCH = """\
 name: b
 endpoint_name: e
 type: model
-model: {path: ./gone}             #! gone, which is not there
+model: {path: ./gone}             #! gone, which does not exist
 code_configuration: {code: src}   #! has no `scoring_script`
-environment: {conda_file: none.yml}  #! none.yml, which is not there
+environment: {conda_file: none.yml}  #! none.yml, which does not exist
 settings:
   output_action: nothing          #! `output_action`
   output_file_name: a/b           #! `output_file_name`
@@ -178,7 +178,7 @@ JOB = """\
 type: command
 comand: python y.py               #! has a key `comand`
 code: nowhere                     #! should be in
-inputs: {x: {type: uri_folder, path: gone}}  #! gone, which is not there
+inputs: {x: {type: uri_folder, path: gone}}  #! gone, which does not exist
 environment: {conda_file: none.yml}  #! none.yml
 resources: 3                      #! `resources` of step
 """

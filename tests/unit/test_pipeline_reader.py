@@ -501,7 +501,7 @@ def test_inputs_of_the_command_line_take_the_place_of_cloud_data(load: Load, tmp
         ({"rows": "abc"}, "number, not `abc`", "Give it a number"),
         ({"rows": "11"}, "is 11", "at most 10"),
         ({"quick": "maybe"}, "boolean, not `maybe`", "true or false"),
-        ({"raw": "nowhere"}, "nowhere, which is not there", "--input raw=PATH"),
+        ({"raw": "nowhere"}, "nowhere, which does not exist", "--input raw=PATH"),
         ({"raw": "data/a.csv"}, "is a file", "uri_file"),
         ({"b.x": "data"}, "is a folder", "Name a file"),
         ({"raw": "azureml:x:1"}, "registered asset `azureml:x:1`", "--input raw=PATH"),

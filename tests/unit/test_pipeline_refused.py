@@ -146,7 +146,7 @@ FIT = "component: fit/fit.yml\ninputs:\n  data: {path: ./data}\n"
         (job("command: ls\ninputs: {x: {type: flot}}"), "type `flot`", "", 6),
         (job("command: ls\noutputs: {x: {type: integer}}"), "type `integer`", "uri_folder", 6),
         # Data and code.
-        (job(IN + "{type: uri_folder, path: ./dta}"), "dta, which is not there", "--input s.x=PATH", 7),
+        (job(IN + "{type: uri_folder, path: ./dta}"), "dta, which does not exist", "--input s.x=PATH", 7),
         (job(IN + "{type: uri_folder, path: 'https://example.org/d'}"), "only single files", "--input s.x=PATH", 7),
         (job(IN + "{type: uri_folder, path: 'azureml:name:1'}"), "registered asset `azureml:name:1`", "s.x=PATH", 7),
         (job(IN + "azureml:name@latest"), "registered asset", "--input s.x=PATH", 7),
@@ -166,7 +166,7 @@ FIT = "component: fit/fit.yml\ninputs:\n  data: {path: ./data}\n"
             "--input raw=PATH",
             3,
         ),
-        (job("command: ls\ncode: ./nowhere"), "nowhere, which is not there", "`code`", 6),
+        (job("command: ls\ncode: ./nowhere"), "nowhere, which does not exist", "`code`", 6),
         (job("command: ls\ncode: git+https://github.com/a/b#main:c"), "Git repository", "Clone", 6),
         (job("command: ls\ncode: azureml:code:1"), "not on this machine", "./src", 6),
         (job("command: python y.py\ncode: src"), "starts y.py, which is not in", "Correct", 5),
@@ -182,8 +182,8 @@ FIT = "component: fit/fit.yml\ninputs:\n  data: {path: ./data}\n"
         (job("component:\n  type: command"), "neither a command", "", 5),
         (job("component:\n  command: ls\n  inputs:\n    x: {optional: true}"), "`x` has no type", "`string`", 8),
         # Environments.
-        (job("command: ls\nenvironment: {conda_file: nowhere.yml}"), "nowhere.yml, which is not there", "", 6),
-        (job("command: ls\nenvironment: {build: {path: nowhere}}"), "nowhere, which is not there", "", 6),
+        (job("command: ls\nenvironment: {conda_file: nowhere.yml}"), "nowhere.yml, which does not exist", "", 6),
+        (job("command: ls\nenvironment: {build: {path: nowhere}}"), "nowhere, which does not exist", "", 6),
         (job("command: ls\nenvironment: {build: {path: data}}"), "no Dockerfile in", "dockerfile_path", 6),
         (job("command: ls\nenvironment: {build: {}}"), "has no `path`", "", 6),
         (job("command: ls\nenvironment: {build: {path: 'https://github.com/a/b.git'}}"), "not on this", "", 6),
@@ -271,8 +271,8 @@ jobs:
 @pytest.mark.parametrize(
     ("includes", "problem", "line"),
     [
-        ("[../none]", "includes {root}/none, which is not there", 20),
-        ("\n  - ../data\n  - ../none/\n", "includes {root}/none, which is not there", 22),
+        ("[../none]", "includes {root}/none, which does not exist", 20),
+        ("\n  - ../data\n  - ../none/\n", "includes {root}/none, which does not exist", 22),
         ("\n  - ../more/fit.py\n", "includes fit.py, which is in its code already", 21),
         ("[../data/a.csv, ../more/a.csv]", "includes two that are called a.csv", 20),
         ("../data", "has to be a list", 20),
@@ -298,7 +298,7 @@ def test_additional_includes_that_cannot_be_there_are_refused(
 def test_a_missing_line_of_a_file_of_additional_includes_is_refused(load: Load, tmp_path: Path) -> None:
     (tmp_path / "fit" / "fit.additional_includes").write_text("../data\n../none\n")
     error = refused(load, job(FIT))
-    assert "none, which is not there" in error.problem
+    assert "none, which does not exist" in error.problem
     assert (str(error.file), error.line) == ("fit/fit.additional_includes", 2)
 
 
@@ -312,7 +312,7 @@ def test_a_script_may_be_one_of_the_additional_includes(load: Load) -> None:
     ("content", "problem", "line"),
     [
         (COMPONENT.replace("type: command", "type: spark"), "is of type `spark`", 2),
-        (COMPONENT.replace("./src", "./nowhere"), "nowhere, which is not there", 14),
+        (COMPONENT.replace("./src", "./nowhere"), "nowhere, which does not exist", 14),
         (COMPONENT.replace("python fit.py", "python fitt.py"), "starts fitt.py", 16),
         (COMPONENT.replace("default: step", "default: {a: b}"), "has to be a string, not a mapping", 10),
         (COMPONENT.replace("min: 1", "min: low"), "has to be a number, not `low`", 7),

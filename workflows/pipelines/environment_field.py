@@ -113,5 +113,5 @@ def _file(value: Value, what: str) -> Path:
         raise refuse(value, f"{what} is not on this machine: {text}.", "Name a local one.")
     path = local_path(value, text)
     if not exists(path):
-        raise refuse(value, f"{what} should be {path}, which is not there.", "Check the path.")
+        raise refuse(value, f"{what} should be {path}, which does not exist.", "Check the path.")
     return path

@@ -79,5 +79,5 @@ def _path(entry: Value, what: str) -> Path:
     if path.name in _TAKEN:
         raise refuse(entry, f"{what} includes {path.name}, which every step has of its own.", "Rename it.")
     if not exists(path):
-        raise refuse(entry, f"{what} includes {path}, which is not there.", "Check the path.")
+        raise refuse(entry, f"{what} includes {path}, which does not exist.", "Check the path.")
     return path

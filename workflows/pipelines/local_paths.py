@@ -91,7 +91,7 @@ def data_path(
     path = local_path(value, text)
     if not exists(path):
         raise refuse(
-            value, f"{what} names {path}, which is not there.", f"Check the path, or: `--input {option}=PATH`."
+            value, f"{what} names {path}, which does not exist.", f"Check the path, or: `--input {option}=PATH`."
         )
     wrong = remedy = ""
     if type_ in FILE_TYPES and path.is_dir():
@@ -158,5 +158,5 @@ def code_path(value: Value, what: str) -> Path:
         raise not_runnable_here(value, f"The code of {what} is not on this machine: {text}.", remedy)
     path = local_path(value, text)
     if not exists(path):
-        raise refuse(value, f"The code of {what} should be in {path}, which is not there.", "Correct `code`.")
+        raise refuse(value, f"The code of {what} should be in {path}, which does not exist.", "Correct `code`.")
     return path

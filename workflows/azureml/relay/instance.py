@@ -126,7 +126,7 @@ def look_up(instance: Instance, report: Report | None = None) -> InstanceState:
     try:
         response = _get(instance, f"/computes/{instance.name}", f"reading the compute instance {instance.name}", report)
     except NotFound as error:
-        raise _not_found(instance, "is not there", report) from error
+        raise _not_found(instance, "does not exist", report) from error
     compute = child_object(response, "properties")
     if compute.get("computeType") != "ComputeInstance":
         kind = display_text(compute.get("computeType") or "", "a kind of compute", 60) or "something else"

@@ -61,7 +61,7 @@ def describe_dry_run(
         if step.name in chosen and step.code is not None and not step.code.exists():
             errors.append(
                 UserError(
-                    f"The code of step {step.name} is not there: {shown(step.code)}.",
+                    f"The code of step {step.name} does not exist: {shown(step.code)}.",
                     "Correct `code`.",
                     file=shown(step.file),
                 )
