@@ -25,6 +25,8 @@ def server() -> Iterator[AzureMLServer]:
 def project(server: AzureMLServer, tmp_path: Path) -> Iterator[PipelineProject]:
     made = make_v2_project(tmp_path / "a project", server, tmp_path / "home")
     made.environ["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+    # Into that cache, debugpy is fetched from the index.
+    made.environ["REQUESTS_CA_BUNDLE"] = str(server.authorities)
     text = made.pipeline.read_text()
     # Here they run in this program's own, there in whatever the server has.
     made.pipeline.write_text(re.sub("environment: azureml:.*", "environment: {image: python}", text))
