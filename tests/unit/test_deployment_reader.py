@@ -233,7 +233,7 @@ def test_nothing_serves_a_model_without_code_that_is_none_of_mlflow(tmp_path: Pa
     file.write_text(BLUE[:start] + BLUE[end:])
     with pytest.raises(UserError) as refused:
         load_deployment(file, tmp_path)
-    assert "no MLflow model" in refused.value.problem and "code_configuration" in refused.value.remedy
+    assert "not an MLflow model" in refused.value.problem and "code_configuration" in refused.value.remedy
     (tmp_path / "model-1" / "model" / "MLmodel").write_text("flavors: {}\n")
     assert load_deployment(file, tmp_path).code is None
 
