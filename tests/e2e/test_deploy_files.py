@@ -107,7 +107,7 @@ def test_an_image_that_serves_by_itself_is_stopped_in_its_own_program(
 ) -> None:
     own = "endpoints/own.yml"
     if files.environ["AML_ENGINE"] != "docker":
-        files.inv("deploy.debug", "--deployment", own).says("serves by itself", "takes Docker", "AML_ENGINE=docker")
+        files.inv("deploy.debug", "--deployment", own).says("serves by itself", "needs Docker", "AML_ENGINE=docker")
         return
     image_of_its_own(files, "debug-that-serves-by-itself:1")
     debug = files.debug("--deployment", own)

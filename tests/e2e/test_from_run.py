@@ -69,7 +69,7 @@ def test_a_step_runs_again_with_the_code_that_it_had(pipelines: PipelineProject)
     assert [path.name for path in kept.parent.iterdir()] == ["add.py"]
     pipelines.inv("pipeline.submit", "--code-of-run").says("--code-of-run needs the run", "--from-run RUN", code=2)
     shutil.rmtree(kept.parent)
-    pipelines.inv(*again, "--code-of-run").says("was not kept", "Take --code-of-run away")
+    pipelines.inv(*again, "--code-of-run").says("was not kept", "Leave out --code-of-run")
 
 
 @ANY_ENGINE

@@ -260,14 +260,14 @@ def test_what_a_service_failed_with_is_looked_at(project: ExperimentProject) -> 
     project.write("service/score.py", SCORE)
     project.environ |= {"AML_SCORE_SCRIPT": "service/score.py", "AML_SCORING_PORT": "0", "AML_DEBUG_PORT": "0"}
     project.environ["AML_CONTAINER_NAME"] = f"snapshots-{os.getpid()}"
-    project.inv("deploy.snapshot").says("neither init() nor run() of it has raised")
+    project.inv("deploy.snapshot").says("neither its init() nor its run() has raised")
     try:
         failed = project.inv("deploy.debug", "--env", "BROKEN=1")
         failed.says("service/score.py:7: error: ZeroDivisionError", ". Its variables: inv deploy.snapshot")
         stop = project.ok("deploy.snapshot", "--json", "--eval", "rows").json
         assert stop["values"] == {"rows": "[]"} and stop["stopped"]["file"] == str(project.score)
         url = project.ok("deploy.debug", "--json").json["scoring_url"]
-        project.inv("deploy.snapshot").says("neither init() nor run() of it has raised")
+        project.inv("deploy.snapshot").says("neither its init() nor its run() has raised")
         for number in (1, 2):
             with pytest.raises(AssertionError, match="500"):
                 post(url, {"data": [], "number": number})
