@@ -183,7 +183,7 @@ def test_variables_that_cannot_be_read_are_refused_before_anything_starts(told: 
     told.inv("deploy.debug", "--service-env", "none.env").says(
         "none.env cannot be read: No such file", "Correct the path"
     )
-    told.inv("deploy.debug", "--service-env", ".env").says(".env is for this program's settings", "AML_SERVICE_ENV=")
+    told.inv("deploy.debug", "--service-env", ".env").says(".env holds this program's settings", "AML_SERVICE_ENV=")
     (told.folder / "bad.env").write_text("A=1\nB='open\n")
     told.inv("deploy.debug", "--service-env", "bad.env").says("bad.env:2: error: The quote is not closed.")
     (told.folder / "bad.env").write_text("AZUREML_DEBUGGEE_WAIT=1\n")
