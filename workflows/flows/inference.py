@@ -51,11 +51,11 @@ def environment_of(settings: Settings, deployment: OnlineDeployment | None, engi
             reference = EnvironmentReference(deployment.file, 1, conda_file=own)
     found = resolve_environment(reference, settings, engine, REQUIRED, "inference")
     if deployment is not None and by_mlflow:
-        see_mlflow(found.definition, deployment)
+        check_mlflow(found.definition, deployment)
     return found
 
 
-def see_mlflow(definition: EnvironmentDefinition | None, deployment: OnlineDeployment) -> None:
+def check_mlflow(definition: EnvironmentDefinition | None, deployment: OnlineDeployment) -> None:
     """Check that an environment has MLflow, which is to serve the model.
 
     Raises:

@@ -182,16 +182,16 @@ def _inspect_every_rank(
             everyone.wait(wanted.timeout)
 
     def work(one: Attachable, rank: _Rank) -> None:
-        def tell_rank(kind: str, told: dict[str, Any]) -> None:
-            told["rank"] = rank.number
+        def report_rank(kind: str, report: dict[str, Any]) -> None:
+            report["rank"] = rank.number
             if kind == "stop":
-                rank.told.append(told)
+                rank.told.append(report)
             elif kind == "log":
                 with speaking:
-                    tell(kind, told)
+                    tell(kind, report)
 
         try:
-            rank.found = _inspect_one(one, places, wanted, tell_rank, meet)
+            rank.found = _inspect_one(one, places, wanted, report_rank, meet)
         except BaseException as error:
             rank.error = error
         finally:

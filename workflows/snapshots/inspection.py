@@ -118,7 +118,7 @@ def exception_json(snapshot: Snapshot, raised: Raised, sources: Sources) -> dict
     """The JSON object of an exception with those that led to it or are in its group, each once."""
     seen: set[int] = set()
 
-    def told(one: Raised, depth: int) -> dict[str, Any]:
+    def exception_object(one: Raised, depth: int) -> dict[str, Any]:
         seen.add(id(one))
         found: dict[str, Any] = {"type": one.type, "module": one.module, "text": one.text, "notes": list(one.notes)}
         if depth:
@@ -127,12 +127,14 @@ def exception_json(snapshot: Snapshot, raised: Raised, sources: Sources) -> dict
         for name, place in linked.items():
             inner = None if place is None else snapshot.exceptions[place]
             again = inner is None or id(inner) in seen or depth >= _MOST_INNER
-            found[name] = None if again or inner is None else told(inner, depth + 1)
+            found[name] = None if again or inner is None else exception_object(inner, depth + 1)
         group = [snapshot.exceptions[place] for place in one.group]
-        found["group"] = [told(inner, depth + 1) for inner in group if id(inner) not in seen and depth < _MOST_INNER]
+        found["group"] = [
+            exception_object(inner, depth + 1) for inner in group if id(inner) not in seen and depth < _MOST_INNER
+        ]
         return found
 
-    return told(raised, 0)
+    return exception_object(raised, 0)
 
 
 def summary(snapshot: Snapshot, sources: Sources) -> dict[str, Any]:
