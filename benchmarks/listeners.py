@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ import psutil
 from workflows.errors import UserError
 from workflows.paths import cache_folder
 
-from .harness import ROOT, LeftOut
+from .harness import ROOT
 from .measure import usual_environment
 
 #: The most seconds until a port is listened on; reached only if something is broken.
@@ -122,20 +123,20 @@ def await_ports(ports: set[int], namespace: str = "/proc/net") -> None:
         time.sleep(0.002)
 
 
+@functools.cache
 def training_python() -> Path:
-    """The interpreter of the environment in which steps run.
+    """The interpreter of the environment in which steps run; it is built where it does not exist yet.
 
     Raises:
-        LeftOut: The environment has not been built.
+        UserError: It cannot be built.
     """
+    from workflows import engines
     from workflows.environments.definition import load_definition
-    from workflows.environments.virtual_environments import find_environment
 
     folder = ROOT / "env" / "training"
-    built = find_environment(load_definition(folder, default_dockerfile=folder / "Dockerfile"), cache_folder())
-    if built is None:
-        raise LeftOut("the training environment is not built")
-    return built.python
+    definition = load_definition(folder, default_dockerfile=folder / "Dockerfile")
+    image = engines.load("process").build(definition, None, lambda line: None)
+    return Path(image.name) / "bin" / "python"
 
 
 def with_debugpy() -> dict[str, str]:
