@@ -21,7 +21,7 @@ from .measure import Samples, seconds
 
 #: How often the line runs whose values are logged; a thousandth of it if ``quick``.
 PASSES = 100_000
-ROUNDS, READS = 3, 50
+ROUNDS, READS = 10, 50
 #: The most seconds for any operation; reached only if something is broken.
 LIMIT = 600.0
 SCRIPT = ROOT / "benchmarks" / "logged_program.py"

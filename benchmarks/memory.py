@@ -24,7 +24,7 @@ from .harness import INV, ROOT, Bench, LeftOut, docker, new_project
 from .measure import run
 
 #: The number of sessions of each kind, and the most MiB that a process may take.
-TIMES, LIMIT = 3, 40
+TIMES, LIMIT = 10, 40
 #: Seconds between two readings of a process's memory, and the most seconds until a process has been started.
 REST, PATIENCE = 1.0, 20.0
 #: A step that goes on until it is canceled.

@@ -168,7 +168,7 @@ def whole_run(bench: Bench, project: Path, environ: dict[str, str]) -> None:
     script = project / "run.sh"
     script.write_text("set -e\ncd work\n" + f"{training_python()} work.py {calls}\n" * STEPS)
     found = bench.measure(
-        ROUNDS // 2,
+        ROUNDS,
         ours=lambda: seconds(lambda: run([*INV, "pipeline.submit", "--no-wait", "--follow"], project, environ)),
         shell=lambda: seconds(lambda: run(["sh", str(script)], project)),
     )

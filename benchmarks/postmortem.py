@@ -16,7 +16,7 @@ from . import ranks as ranks_bench
 from .harness import INV, ROOT, Bench, LeftOut, new_project
 from .measure import run
 
-ROUNDS, RUNS, RANKS = 3, 8, 64
+ROUNDS, RUNS, RANKS = 10, 10, 64
 COREDUMPY = "coredumpy==0.5.0"
 #: Writes a snapshot of a frame with a list of a million numbers, and prints the time.
 FAILS = """\
