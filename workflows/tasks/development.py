@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from types import ModuleType
 
 from invoke import Collection, Exit
@@ -18,8 +17,6 @@ EDITOR = ("tests/e2e/test_editor.py",)
 OTHERS = ("tests",)
 #: Tests that need neither engine nor editor.
 QUICK = ("tests/unit", "tests/hostile")
-#: The most failed tests that are run again, alone. If more fail, they probably have a common cause.
-RERUN_AT_MOST = 5
 
 
 def _require(package: str) -> None:
@@ -50,71 +47,33 @@ def _python(call: Command, *arguments: str, **environ: str) -> None:
         raise Exit(code=code)
 
 
-def _run_in_parallel(call: Command, record: Path) -> list[int]:
+def _run_all(call: Command) -> int:
     """Run the tests of the editor one after the other, and at the same time all others in parallel.
 
     Args:
         call: The command.
-        record: A folder in which pytest records what has failed.
 
     Returns:
-        The exit codes.
+        The first exit code other than 0, or 0.
     """
     import tempfile
 
     ignored = [f"--ignore={path}" for path in EDITOR]
+    # Both runs would write the same record of what has failed; it is that of the others.
+    editor = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *EDITOR]
     with tempfile.TemporaryFile() as editor_output:
         editor_run = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *_cache_option(record / "editor"), *EDITOR],
-            cwd=call.project,
-            stdin=subprocess.DEVNULL,
-            stdout=editor_output,
-            stderr=subprocess.STDOUT,
+            editor, cwd=call.project, stdin=subprocess.DEVNULL, stdout=editor_output, stderr=subprocess.STDOUT
         )
         try:
-            code = _run_module(
-                call, "pytest", *_cache_option(record / "others"), *_parallel_options(), *OTHERS, *ignored
-            )
+            code = _run_module(call, "pytest", *_parallel_options(), *OTHERS, *ignored)
         finally:
             # Ctrl-C reaches this process, too, which then ends what it has started.
             editor_run.wait()
             editor_output.seek(0)
             call.console.line(editor_output.read().decode(errors="replace"))
-    return [code, editor_run.returncode]
-
-
-def _cache_option(folder: Path) -> list[str]:
-    """The option with which a run of pytest keeps its record separate from that of the parallel run."""
-    return ["-o", f"cache_dir={folder}"]
-
-
-def read_failures(record: Path) -> list[str]:
-    """The names of the tests that have failed, from pytest's records below a folder."""
-    import json
-
-    notes = sorted(record.rglob("v/cache/lastfailed"))
-    return [name for note in notes for name in json.loads(note.read_text(encoding="utf-8"))]
-
-
-def _run_all(call: Command) -> int:
-    """Run all tests, run the few failed ones again alone, and return the exit code."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        record = Path(folder)
-        codes = _run_in_parallel(call, record)
-        failed = read_failures(record)
-    # 1 means that tests have failed; other codes are errors of pytest itself.
-    if not any(codes) or set(codes) - {0, 1} or not 0 < len(failed) <= RERUN_AT_MOST:
-        # The code is negative if a signal has ended the run.
-        return next((code for code in codes if code), 0)
-    call.console.line(f"\nOnce more, alone, since a busy machine may be the cause: {len(failed)} of the tests")
-    code = _run_module(call, "pytest", *failed)
-    if code == 0:
-        call.console.line("\nThese failed beside others and passed alone. They need a look:")
-        for name in failed:
-            call.console.line(f"  {name}")
-    return code
+    # The code is negative if a signal has ended the run.
+    return code or editor_run.returncode
 
 
 @command(
