@@ -94,11 +94,11 @@ def bare(project: Path) -> Iterator[Bare]:
         yield Bare(process, file, script)
 
 
-def attach(place: Place) -> tuple[DapClient, int]:
-    """Attach with a breakpoint in `step`, wait for the stop, and return the client and the thread."""
+def attach(place: Place, line: int = LINE) -> tuple[DapClient, int]:
+    """Attach with a breakpoint (in `step` by default), wait for the stop, and return the client and the thread."""
     client = DapClient.connect("127.0.0.1", place.port, LIMIT)
     try:
-        client.attach(path_mappings=place.mappings, breakpoints={str(place.script): [LINE]}, timeout=LIMIT)
+        client.attach(path_mappings=place.mappings, breakpoints={str(place.script): [line]}, timeout=LIMIT)
         return client, int(client.wait_event("stopped", LIMIT).body["threadId"])
     except BaseException:
         client.close()

@@ -9,6 +9,7 @@ from invoke import Collection, Context, Exit, Task, task
 #: The module of each subject, and what it measures.
 SUBJECTS = {
     "debugger": ("debugger", "Measure steps, attaching and what is shown against bare debugpy."),
+    "values": ("large_values", "Measure the first page of large values against a small one."),
     "inspect": (
         "inspections",
         "Measure logged values and what is read at a stop against debugpy's own, over bare DAP.",
