@@ -79,48 +79,42 @@ def blind(
         yield start
 
 
-@pytest.fixture
-def hidden_project(hidden: Path) -> Project:
-    return make_project(hidden / "a project", "docker")
-
-
-def folders(project: Project) -> list[Path]:
+def folders_of_service(project: Project) -> list[Path]:
     """What a service mounts of a project."""
     return [project.score.parent, project.folder / ".azureml-debug" / "deployment" / "announce"]
 
 
-@pytest.mark.parametrize("there", [False, True], ids=["no such folder", "another folder"])
-def test_a_service_whose_folders_the_engine_does_not_see_is_refused_at_once(
-    blind: Callable[..., docker.DockerClient], hidden_project: Project, there: bool
-) -> None:
-    client = blind(*(folders(hidden_project) if there else ()))
-    result = hidden_project.inv("deploy.run", AML_IMAGE_TAG=IMAGE)
-    result.says("does not see", str(hidden_project.folder), "AML_ENGINE=process")
-    assert client.api.containers(all=True) == []
-    assert not list(hidden_project.folder.rglob(".seen-*"))
-
-
-@pytest.mark.parametrize("there", [False, True], ids=["no such folder", "another folder"])
-def test_a_step_whose_folders_the_engine_does_not_see_is_refused_at_once(
-    blind: Callable[..., docker.DockerClient], hidden: Path, there: bool
-) -> None:
-    code, folder = hidden / "code", hidden / "step"
-    code.mkdir()
-    spec = StepSpec(
-        project=hidden,
-        folder=folder,
-        run_id="unseen",
-        step="train",
-        image=ImageRef("docker", "", IMAGE),
-        code=code,
-        inputs={},
-        outputs={},
-    )
+def folders_of_step(place: Path) -> list[Path]:
+    """What a step mounts."""
     parts = ("work", "azureml-logs", "announce", "outputs", "logs")
-    client = blind(*((code, *(folder / part for part in parts)) if there else ()))
-    with pytest.raises(UserError, match="does not see") as refused:
-        Steps(engines.load_steps("docker"), spec).start("true")
-    assert str(hidden) in refused.value.problem
+    return [place / "code", *(place / "step" / part for part in parts)]
+
+
+def test_what_mounts_folders_that_the_engine_does_not_see_is_refused_at_once(
+    blind: Callable[..., docker.DockerClient], hidden: Path
+) -> None:
+    # The engine has no such folder, or another one.
+    absent, others = (make_project(hidden / name, "docker") for name in ("absent", "other ones"))
+    client = blind(*folders_of_service(others), *folders_of_step(hidden / "other steps"))
+    for project in (absent, others):
+        result = project.inv("deploy.run", AML_IMAGE_TAG=IMAGE)
+        result.says("does not see", str(project.folder), "AML_ENGINE=process")
+        assert not list(project.folder.rglob(".seen-*"))
+    for place in (hidden / "absent steps", hidden / "other steps"):
+        (place / "code").mkdir(parents=True)
+        spec = StepSpec(
+            project=hidden,
+            folder=place / "step",
+            run_id="unseen",
+            step="train",
+            image=ImageRef("docker", "", IMAGE),
+            code=place / "code",
+            inputs={},
+            outputs={},
+        )
+        with pytest.raises(UserError, match="does not see") as refused:
+            Steps(engines.load_steps("docker"), spec).start("true")
+        assert str(place) in refused.value.problem
     assert client.api.containers(all=True) == []
 
 
