@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 from projects import ANY_ENGINE, Project
 
@@ -20,13 +21,14 @@ def test_a_machine_where_all_works_gets_a_screen_of_lines_and_exit_0(project: Pr
 
 
 @ANY_ENGINE
-def test_what_is_in_the_way_is_named_with_what_to_do(project: Project) -> None:
+def test_what_is_in_the_way_is_named_with_what_to_do(project: Project, tmp_path: Path) -> None:
+    # Whose size is soon known.
+    project.environ["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+    project.environ |= {"AML_MODEL_DIR": "nowhere", "AML_PIPELINE_FILE": "make.py:built"}
     with socket.create_server(("127.0.0.1", 0)) as server:
         project.environ["AML_DEBUG_PORT"] = str(server.getsockname()[1])
         said = project.ok("doctor").out
         assert "warning  debug port" in said and "is held by" in said and "--debug-port 0" in said
-    project.environ |= {"AML_MODEL_DIR": "nowhere", "AML_PIPELINE_FILE": "make.py:built"}
-    said = project.ok("doctor").out
     assert "warning  model        nowhere does not exist" in said and "Correct AML_MODEL_DIR." in said
     assert "warning  pipeline     make.py does not exist" in said
     launch = project.folder / ".vscode" / "launch.json"
