@@ -74,7 +74,9 @@ def test_an_environment_is_built_once_found_and_tagged(
     assert made.find_tagged("azureml-debug-contract:none", spec.project) is None
 
 
-def test_a_service_is_made_started_asked_and_ended_and_nothing_is_left(made: Engine, spec: ServiceSpec) -> None:
+def test_a_service_is_made_started_asked_replaced_and_ended_and_nothing_is_left(
+    made: Engine, spec: ServiceSpec
+) -> None:
     service = made.create(spec)
     assert made.is_alive(service) and kinds(spec) == []
     service = made.start(service)
@@ -82,25 +84,25 @@ def test_a_service_is_made_started_asked_and_ended_and_nothing_is_left(made: Eng
     assert made.is_alive(service)
     assert post(service.scoring_url) == {"answer": 60}
     assert until(lambda: b"POST /score 200" in b"".join(made.logs(service, follow=False)), "the request's log line")
-    ended = made.stop(service)
-    assert b"POST /score 200" in ended.log
-    assert ended.exit_code is not None and ended.exit_code != 137
-    assert not made.is_alive(service)
-    assert made.list_leftovers(spec.project) == []
-    assert not listeners(spec.scoring_port) and not listeners(spec.debug_port)
-    # Once more does no harm.
-    made.stop(service)
-
-
-def test_a_worker_is_replaced_by_another_that_has_the_new_code(made: Engine, spec: ServiceSpec) -> None:
-    service = made.start(made.create(spec))
-    until(lambda: "loaded" in kinds(spec), "loading")
+    # A worker is replaced by another that has the new code.
     first = current_worker(service.events)
     spec.score_script.write_text(PLAIN.replace("model = 10", "model = 50"))
     service = made.restart_worker(service, first)
     until(lambda: kinds(spec).count("loaded") == 2, "loading again")
     assert current_worker(service.events) != first
     assert post(service.scoring_url) == {"answer": 300}
+    pieces = made.logs(service, follow=True)
+    assert next(pieces)
+    ended = made.stop(service)
+    # Logs end with the service.
+    for _ in pieces:
+        pass
+    assert b"POST /score 200" in ended.log
+    assert ended.exit_code is not None and ended.exit_code != 137
+    assert not made.is_alive(service)
+    assert made.list_leftovers(spec.project) == []
+    assert not listeners(spec.scoring_port) and not listeners(spec.debug_port)
+    # Once more does no harm.
     made.stop(service)
 
 
@@ -122,13 +124,3 @@ def test_a_run_script_that_cannot_start_announces_its_end(made: Engine, spec: Se
     service = made.start(made.create(replace(spec, runit=broken)))
     until(lambda: "exited" in kinds(spec), "the end of the service")
     made.stop(service)
-
-
-def test_logs_end_with_the_service(made: Engine, spec: ServiceSpec) -> None:
-    service = made.start(made.create(spec))
-    until(lambda: "loaded" in kinds(spec), "loading")
-    pieces = made.logs(service, follow=True)
-    assert next(pieces)
-    made.stop(service)
-    for _ in pieces:
-        pass
