@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from projects import Project, post
@@ -81,9 +82,11 @@ def linked(project: Project, tmp_path: Path) -> Project:
 FOUND = ["weights", "more weights", "data", "chained", "above"]
 
 
-def test_what_links_lead_to_is_there_and_takes_edits(linked: Project) -> None:
+def test_what_links_lead_to_is_there_stops_and_takes_edits(linked: Project, engine: str) -> None:
     result = linked.debug()
     assert post(result["scoring_url"], "four") == {"answer": 60, "found": FOUND}
+    for name in ("shared/common/helper.py", "service/common/helper.py", "service/score.py"):
+        a_breakpoint_stops_in_a_linked_file_whichever_way_it_was_opened(linked, result, name)
     # As an editor saves.
     edits = {"score.py": SCORE.replace("answer", "reply"), "common/helper.py": HELPER.replace("10", "100")}
     for name, text in edits.items():
@@ -92,31 +95,7 @@ def test_what_links_lead_to_is_there_and_takes_edits(linked: Project) -> None:
         os.replace(new, linked.folder / "shared" / name)
     linked.ok("deploy.reload")
     assert post(result["scoring_url"], "four") == {"reply": 600, "found": FOUND}
-
-
-@pytest.mark.parametrize("name", ["shared/common/helper.py", "service/common/helper.py", "service/score.py"])
-def test_a_breakpoint_stops_in_a_linked_file_whichever_way_it_was_opened(linked: Project, name: str) -> None:
-    result = linked.debug()
-    line = HELPER_LINE if name.endswith("helper.py") else SCORE.splitlines().index("def run(raw_data):") + 2
-    client = attach(linked, result)
-    client.set_breakpoints(str(linked.folder / name), [line])
-    posting = Posting(result["scoring_url"], "four")
-    frame = stop_of(client)
-    assert os.path.realpath(frame["source"]["path"]) == os.path.realpath(linked.folder / name)
-    if line == HELPER_LINE:
-        assert value_of(client, frame, "tenfold") == "60"
-    client.disconnect()
-    client.close()
-    assert posting.finish()["found"] == FOUND
-
-
-def test_an_error_in_a_linked_script_is_told_at_its_place_here(linked: Project) -> None:
-    (linked.folder / "shared" / "score.py").write_text("import nothing_of_this_name\n" + SCORE)
-    linked.inv("deploy.debug").says("shared/score.py:1: error: ModuleNotFoundError")
-
-
-def test_a_link_made_after_the_start_is_noticed_by_reload(linked: Project, engine: str) -> None:
-    result = linked.debug()
+    # A link that is made after the start is noticed.
     (linked.folder / "late").mkdir()
     (linked.folder / "late" / "new.py").write_text("VALUE = 7\n")
     (linked.folder / "service" / "late").symlink_to("../late")
@@ -127,18 +106,42 @@ def test_a_link_made_after_the_start_is_noticed_by_reload(linked: Project, engin
         result = linked.debug()
     else:
         assert reloaded.code == 0
-    assert post(result["scoring_url"], "four")["answer"] == 60
+    assert post(result["scoring_url"], "four")["answer"] == 600
 
 
-def test_links_to_what_a_container_has_of_its_own_are_named_before_it_starts(project: Project, engine: str) -> None:
+def a_breakpoint_stops_in_a_linked_file_whichever_way_it_was_opened(
+    linked: Project, result: dict[str, Any], name: str
+) -> None:
+    line = HELPER_LINE if name.endswith("helper.py") else SCORE.splitlines().index("def run(raw_data):") + 2
+    with attach(linked, result) as client:
+        client.set_breakpoints(str(linked.folder / name), [line])
+        posting = Posting(result["scoring_url"], "four")
+        frame = stop_of(client)
+        assert os.path.realpath(frame["source"]["path"]) == os.path.realpath(linked.folder / name)
+        if line == HELPER_LINE:
+            assert value_of(client, frame, "tenfold") == "60"
+        client.disconnect()
+    assert posting.finish()["found"] == FOUND
+
+
+def test_an_error_in_a_linked_script_is_told_here_after_the_links_to_what_a_container_has_of_its_own(
+    project: Project, engine: str
+) -> None:
     (project.score.parent / "system").symlink_to("/usr/lib")
     (project.score.parent / "up").symlink_to("..")
-    out = project.ok("deploy.debug").out
+    (project.folder / "shared").mkdir()
+    (project.folder / "shared" / "score.py").write_text("import nothing_of_this_name\n" + SCORE)
+    project.score.unlink()
+    project.score.symlink_to("../shared/score.py")
+    refused = project.inv("deploy.debug")
+    refused.says("shared/score.py:1: error: ModuleNotFoundError")
+    out = refused.out
     notes = [line for line in out.splitlines() if line.startswith("  note: the link service/")]
     if engine == "process":
         assert not notes
     else:
         assert len(notes) == 2 and "has a /usr of its own" in out and "has a /var of its own" in out
+        # Before it starts.
         assert out.index("note: the link") < out.index("runsvdir")
 
 
