@@ -27,6 +27,9 @@ def run(request):
     query = dict(request.args)
     method = request.method
     stop = 1
+    if query.get("do") == "early":
+        return AMLResponse("x\\nno `age`", 400)
+    after = 2
     if query.get("do") == "sleep":
         time.sleep(float(query["seconds"]))
     if query.get("do") == "die":
@@ -72,11 +75,14 @@ def test_any_body_form_and_query_arrives_as_it_was_typed(project: Project) -> No
     seen = inspect(project, "--method", "get", "--query", "a=1", "--query", "b=x&y")
     assert (seen["method"], seen["query"], seen["data"]) == ("'GET'", repr({"a": "1", "b": "x&y"}), "b''")
 
+    what_excludes_each_other_in_a_request_is_refused(project)
+    # A line that an error kept from running shows the end of the answer.
+    result = project.inv("deploy.inspect", f"score.py:{LINE + 3}", "--query", "do=early")
+    result.says("was not reached", "answered with 400", "inv deploy.debug --wait")
+    assert "no `age`" in result.err
 
-@ANY_ENGINE
-def test_what_excludes_each_other_in_a_request_is_refused(project: Project) -> None:
-    project.write_score(RAW)
-    project.debug()
+
+def what_excludes_each_other_in_a_request_is_refused(project: Project) -> None:
     place = f"score.py:{LINE}"
     for arguments in (
         ("--method", "PUT"),
@@ -124,14 +130,3 @@ def test_what_was_seen_is_shown_whatever_becomes_of_the_request(project: Project
     result = project.inv("deploy.inspect", *place, "--json", "--query", "do=die")
     result.says("got no answer", "inv container.logs")
     assert result.json["values"]["query"] == repr({"do": "die"})
-
-
-@ANY_ENGINE
-def test_a_line_that_an_error_kept_from_running_shows_the_end_of_the_answer(project: Project) -> None:
-    project.write_score(
-        RAW.replace("    kind =", "    if request.args:\n        return AMLResponse('x\\nno `age`', 400)\n    kind =")
-    )
-    project.debug()
-    result = project.inv("deploy.inspect", f"score.py:{LINE + 2}", "--query", "a=1")
-    result.says("was not reached", "answered with 400", "inv deploy.debug --wait")
-    assert "no `age`" in result.err
