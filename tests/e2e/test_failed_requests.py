@@ -129,7 +129,7 @@ def test_a_failed_request_is_listed_and_posted_again_to_where_it_raises(project:
 def test_bodies_of_every_kind_are_kept_as_they_came_and_run_gets_what_it_would_get(project: Project) -> None:
     project.write_score(SCORE)
     url = project.debug()["scoring_url"]
-    binary = bytes(range(256)) * 5000
+    binary = bytes(range(256)) * 500
     boundary = {"Content-Type": "multipart/form-data; boundary=xyz"}
     form = (
         b'--xyz\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--xyz\r\nContent-Disposition: form-data; '
@@ -163,7 +163,7 @@ def test_bodies_of_every_kind_are_kept_as_they_came_and_run_gets_what_it_would_g
 
 
 @ANY_ENGINE
-def test_what_fails_in_other_ways_is_kept_with_what_is_known_of_it(project: Project) -> None:
+def test_what_fails_in_other_ways_is_kept_and_answers_are_what_they_are_without_it(project: Project) -> None:
     project.write_score(SCORE)
     url = project.debug()["scoring_url"]
     answers = [send(url, b"x", f"/score?do={do}") for do in ("answer", "catch", "unfit", "exit")]
@@ -183,6 +183,42 @@ def test_what_fails_in_other_ways_is_kept_with_what_is_known_of_it(project: Proj
     # Four hundred and so on is the client's fault.
     assert send(url, b"", "/nowhere")[0] == 404
     assert len(listed(project)) == 4
+    a_body_that_does_not_come_holds_up_nobody_for_long(project, url)
+    answers_are_what_they_are_without_it(project, url)
+
+
+def a_body_that_does_not_come_holds_up_nobody_for_long(project: Project, url: str) -> None:
+    parts = urlsplit(url)
+    with socket.create_connection((str(parts.hostname), parts.port or 0), timeout=60) as connection:
+        connection.sendall(b"POST /score?do=unread HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nthe beginning")
+        answer = b""
+        while data := connection.recv(65536):
+            answer += data
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert send(url, b"x", "/score?do=fine")[2] == b"x"
+    (*_before, one) = listed(project)
+    assert one["number"] == 5 and not one["whole"]
+    project.inv("deploy.inspect", "--failed").says("(100 bytes) did not all come, so it cannot be posted again")
+
+
+def answers_are_what_they_are_without_it(project: Project, url: str) -> None:
+    def answers() -> list[tuple[int, dict[str, str], bytes]]:
+        found = []
+        for do in ("fine", "answer", "catch", "unfit", "exit", "unread", "pieces", ""):
+            status, headers, body = send(url, b"some\nlines\n", f"/score?do={do}", {"x-request-id": "one"})
+            # The times that a call takes differ.
+            found.append((status, {k: v for k, v in headers.items() if k not in ("Date", "x-ms-run-fn-exec-ms")}, body))
+        return found
+
+    watched = answers()
+    log = project.ok("container.logs").out
+    assert "failed_requests.py" not in log
+    project.write_score("import azureml_debuggee.failed_requests as kept\nkept.watch = lambda *_: None\n" + SCORE)
+    project.ok("deploy.reload")
+    count = len(listed(project))
+    assert answers() == watched
+    time.sleep(0.2)
+    assert len(listed(project)) == count
 
 
 @ANY_ENGINE
@@ -212,25 +248,10 @@ def test_the_latest_twenty_are_kept_of_each_body_ten_megabytes(project: Project)
 
 
 @ANY_ENGINE
-def test_a_body_that_does_not_come_holds_up_nobody_for_long(project: Project) -> None:
-    project.write_score(SCORE)
-    debug = project.debug()
-    parts = urlsplit(debug["scoring_url"])
-    with socket.create_connection((str(parts.hostname), parts.port), timeout=60) as connection:
-        connection.sendall(b"POST /score?do=unread HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nthe beginning")
-        answer = b""
-        while data := connection.recv(65536):
-            answer += data
-    assert answer.startswith(b"HTTP/1.1 500 ")
-    assert send(debug["scoring_url"], b"x", "/score?do=fine")[2] == b"x"
-    (one,) = listed(project)
-    assert not one["whole"]
-    project.inv("deploy.inspect", "--failed").says("(100 bytes) did not all come, so it cannot be posted again")
-
-
-@ANY_ENGINE
-def test_without_a_request_it_says_so_and_shows_the_end_of_the_traceback(project: Project) -> None:
-    project.debug()
+def test_without_a_request_it_says_so_and_on_a_full_disk_a_failed_one_is_answered_and_not_kept(
+    project: Project, request: pytest.FixtureRequest
+) -> None:
+    url = project.debug()["scoring_url"]
     refused = project.inv("deploy.inspect", f"score.py:{PLAIN_LINE}")
     refused.says(
         f"No request was given, so an empty JSON object was posted; score.py:{PLAIN_LINE} was not reached",
@@ -249,41 +270,15 @@ def test_without_a_request_it_says_so_and_shows_the_end_of_the_traceback(project
     for arguments in ((), ("score.py:3", "--on-error"), ("--failed", "--request", "bad.json")):
         assert project.inv("deploy.inspect", *arguments).code == 2
     assert project.inv("deploy.inspect", "--on-error").code == 1
+    on_a_full_disk_a_failed_request_is_answered_and_nothing_of_it_is_left(project, url, request)
 
 
-@ANY_ENGINE
-def test_answers_are_what_they_are_without_it(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    project.write_score(SCORE)
-    url = project.debug()["scoring_url"]
-
-    def answers() -> list[tuple[int, dict[str, str], bytes]]:
-        found = []
-        for do in ("fine", "answer", "catch", "unfit", "exit", "unread", "pieces", ""):
-            status, headers, body = send(url, b"some\nlines\n", f"/score?do={do}", {"x-request-id": "one"})
-            # The times that a call takes differ.
-            found.append((status, {k: v for k, v in headers.items() if k not in ("Date", "x-ms-run-fn-exec-ms")}, body))
-        return found
-
-    watched = answers()
-    log = project.ok("container.logs").out
-    assert "failed_requests.py" not in log
-    project.write_score("import azureml_debuggee.failed_requests as kept\nkept.watch = lambda *_: None\n" + SCORE)
-    project.ok("deploy.reload")
-    count = len(listed(project))
-    assert answers() == watched
-    time.sleep(0.2)
-    assert len(listed(project)) == count
-
-
-@ANY_ENGINE
-def test_on_a_full_disk_a_failed_request_is_answered_and_nothing_of_it_is_left(
-    project: Project, request: pytest.FixtureRequest
+def on_a_full_disk_a_failed_request_is_answered_and_nothing_of_it_is_left(
+    project: Project, url: str, request: pytest.FixtureRequest
 ) -> None:
     if missing := what_is_missing():
         pytest.skip(missing)
-    url = project.debug()["scoring_url"]
-    assert send(url, b"{}")[0] == 500
-    record(project, 1)
+    assert listed(project)
     folder = project.state / "announce" / "requests"
     mounting = mounted(folder.with_name("other"), "size=64k")
     disk = mounting.__enter__()
