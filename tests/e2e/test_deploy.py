@@ -30,26 +30,26 @@ def test_one_command_serves_and_welcomes_a_debugger(project: Project) -> None:
     assert mapping["localRoot"] == str(project.score.parent)
     inside = "/var/azureml-app" if result["engine"] == "docker" else str(project.score.parent)
     assert mapping["remoteRoot"] == inside
-
-
-def test_both_ports_are_open_on_the_loopback_address_only(project: Project) -> None:
-    result = project.debug()
+    # Both ports are open on the loopback address only.
     for port in (result["debug"]["port"], int(result["scoring_url"].split(":")[2].split("/")[0])):
         assert set(listeners(port)) == {"127.0.0.1"}
+    # A shell runs commands where the service runs.
+    shell = project.ok("container.shell", "--", "python", "-c", "import os; print(os.environ['AML_APP_ROOT'])")
+    assert inside in shell.out
+    assert project.inv("container.shell", "--", "sh", "-c", "exit 7").code == 7
+    the_last_lines_of_the_log_are_shown_while_it_runs_and_after_it(project, result["scoring_url"])
+    # Its end leaves no process and no port; the log and the exit code are kept.
+    assert not listeners(result["debug"]["port"])
+    assert not processes_of(project.folder)
+    log = project.ok("container.logs").out
+    assert "POST /score 200" in log and "[ended with exit code" in log
+    assert json.loads((project.state / "last" / "ended.json").read_text())["exit_code"] != 137
+    assert [path.name for path in project.state.iterdir() if path.name not in ("lock", "last")] == []
 
 
-@ANY_ENGINE
-def test_the_output_says_what_to_press_where_to_post_and_how_to_stop(project: Project) -> None:
-    out = project.ok("deploy.debug").out
-    for step in ("build", "tag", "run", "runsvdir", "attach-config"):
-        assert any(line.startswith(step) and " s " in line for line in out.splitlines()), out
-    assert "F5" in out and "/score" in out and "inv container.stop" in out
-
-
-def test_the_last_lines_of_the_log_while_the_service_runs_and_after_it(project: Project) -> None:
-    result = project.debug()
-    for _ in range(3):
-        post(result["scoring_url"])
+def the_last_lines_of_the_log_are_shown_while_it_runs_and_after_it(project: Project, url: str) -> None:
+    for _ in range(2):
+        post(url)
     until(lambda: project.ok("container.logs").out.count("POST /score 200") == 3, "the requests' lines")
     whole = project.ok("container.logs").out.splitlines()
     assert project.ok("container.logs", "--tail", "2").out.splitlines() == whole[-2:]
@@ -60,22 +60,6 @@ def test_the_last_lines_of_the_log_while_the_service_runs_and_after_it(project: 
     assert project.ok("container.logs", "--tail", "3").out.splitlines()[:-1] == kept[-4:-1]
 
 
-def test_run_tells_where_what_has_the_tag_is_not_this_projects_environment(project: Project) -> None:
-    # Docker's tags are shared with the tests that run beside this one.
-    project.environ["AML_IMAGE_TAG"] = "debug-of-one-test:1"
-    project.ok("deploy.build")
-    project.ok("deploy.tag")
-    assert "note: debug-of" not in project.ok("deploy.run").out
-    definition = project.folder / "env" / "inference" / "requirements.txt"
-    definition.parent.mkdir(parents=True)
-    definition.write_text("azureml-inference-server-http\ncolorama\n")
-    said = project.ok("deploy.run").out
-    assert "note: debug-of-one-test:1 is the environment" in said and "inv deploy.build, inv deploy.tag" in said
-    if shutil.which("docker"):
-        project.ok("container.stop")
-        subprocess.run(["docker", "rmi", "debug-of-one-test:1"], capture_output=True, check=False)
-
-
 def test_steps_work_one_by_one_and_name_the_one_that_is_missing(project: Project) -> None:
     project.inv("deploy.runsvdir").says("No service", "First: inv deploy.run")
     project.inv("deploy.attach-config").says("No service", "First: inv deploy.run")
@@ -84,9 +68,11 @@ def test_steps_work_one_by_one_and_name_the_one_that_is_missing(project: Project
     (project.folder / "fresh").mkdir()
     (project.folder / "fresh" / "requirements.txt").write_text("# never built\n")
     project.inv("deploy.tag", "--inference-env", "fresh").says("not been built", "First: inv deploy.build")
+    # Docker's tags are shared with the tests that run beside this one.
+    project.environ["AML_IMAGE_TAG"] = "debug-of-one-test:1"
     project.ok("deploy.build")
     project.ok("deploy.tag")
-    project.ok("deploy.run")
+    assert "note: debug-of" not in project.ok("deploy.run").out
     assert not project.events()
     project.inv("deploy.reload").says("First: inv deploy.runsvdir")
     project.ok("deploy.runsvdir")
@@ -95,18 +81,15 @@ def test_steps_work_one_by_one_and_name_the_one_that_is_missing(project: Project
         client.disconnect()
     project.ok("deploy.stop")
     assert "No service" in project.ok("deploy.stop").out
-
-
-def test_stop_leaves_no_process_no_port_and_keeps_log_and_exit_code(project: Project) -> None:
-    debug = project.debug()
-    post(debug["scoring_url"])
-    project.ok("container.stop")
-    assert not listeners(debug["debug"]["port"])
-    assert not processes_of(project.folder)
-    log = project.ok("container.logs").out
-    assert "POST /score 200" in log and "[ended with exit code" in log
-    assert json.loads((project.state / "last" / "ended.json").read_text())["exit_code"] != 137
-    assert [path.name for path in project.state.iterdir() if path.name not in ("lock", "last")] == []
+    # What has the tag is not the project's environment any more.
+    definition = project.folder / "env" / "inference" / "requirements.txt"
+    definition.parent.mkdir(parents=True)
+    definition.write_text("azureml-inference-server-http\ncolorama\n")
+    said = project.ok("deploy.run").out
+    assert "note: debug-of-one-test:1 is the environment" in said and "inv deploy.build, inv deploy.tag" in said
+    if shutil.which("docker"):
+        project.ok("container.stop")
+        subprocess.run(["docker", "rmi", "debug-of-one-test:1"], capture_output=True, check=False)
 
 
 def processes_of(folder: Path) -> list[str]:
@@ -122,19 +105,6 @@ def processes_of(folder: Path) -> list[str]:
     return found
 
 
-def test_a_session_paused_at_a_breakpoint_is_stopped_as_well(project: Project) -> None:
-    debug = project.debug()
-    client = attach(project, debug, PLAIN_LINE)
-    posting = Posting(debug["scoring_url"])
-    stop_of(client)
-    project.ok("container.stop")
-    posting.join(30)
-    # Cut off, or let go on by the debugger's end in its last moment; but not left waiting.
-    assert not posting.is_alive()
-    client.close()
-    until(lambda: not processes_of(project.folder), "the end of every process")
-
-
 def test_a_second_debug_replaces_the_service_on_the_same_ports(project: Project) -> None:
     first = project.debug()
     ports = {
@@ -147,10 +117,18 @@ def test_a_second_debug_replaces_the_service_on_the_same_ports(project: Project)
     assert post(second["scoring_url"]) == {"answer": 240}
     # `git clean` took the file that tells of it.
     (project.state / "session.json").unlink()
-    third = project.debug(**ports)
-    assert third["scoring_url"] == first["scoring_url"]
+    out = project.ok("deploy.debug", **ports).out
+    assert json.loads((project.state / "session.json").read_text())["debug_port"] == first["debug"]["port"]
+    assert post(first["scoring_url"]) == {"answer": 240}
+    the_output_says_what_to_press_where_to_post_and_how_to_stop(out)
     project.ok("container.stop")
     assert not processes_of(project.folder)
+
+
+def the_output_says_what_to_press_where_to_post_and_how_to_stop(out: str) -> None:
+    for step in ("build", "tag", "run", "runsvdir", "attach-config"):
+        assert any(line.startswith(step) and " s " in line for line in out.splitlines()), out
+    assert "F5" in out and "/score" in out and "inv container.stop" in out
 
 
 def test_a_session_of_another_project_is_left_alone_and_the_next_ports_are_taken(
@@ -162,11 +140,13 @@ def test_a_session_of_another_project_is_left_alone_and_the_next_ports_are_taken
         "AML_DEBUG_PORT": str(first["debug"]["port"]),
     }
     result = other.ok("deploy.debug", "--json", **ports)
-    assert "belongs to another session" in result.err
+    assert f"port {first['debug']['port']} belongs to another session" in result.err
     assert result.json["debug"]["port"] == first["debug"]["port"] + 1
     if first["engine"] == "docker":
         assert result.json["container"] != first["container"]
     assert post(first["scoring_url"]) == post(result.json["scoring_url"]) == {"answer": 60}
+    with attach(project, first) as client:
+        client.disconnect()
     rows = project.ok("container.list", "--json").json["services"]
     assert {str(project.folder), str(other.folder)} <= {row["project"] for row in rows}
 
@@ -237,52 +217,32 @@ def test_schema_decorators_and_swagger_work_as_without_a_debugger(project: Proje
     assert result["locals"]["data"] == "[1, 2, 3]" and result["response"]["body"] == {"answer": 6}
 
 
-def test_the_model_folder_reaches_the_service(project: Project) -> None:
+def test_models_and_modules_reach_the_service_and_its_end_ends_a_pause_and_whoever_follows_the_log(
+    project: Project,
+) -> None:
     models = project.folder / "my models"
     models.mkdir()
     (models / "weights.txt").write_text("5")
-    project.write_score(
-        "import os\ndef init():\n    global model\n"
-        "    model = int(open(os.path.join(os.environ['AZUREML_MODEL_DIR'], 'weights.txt')).read())\n"
-        "def run(data):\n    return model\n"
-    )
-    assert post(project.debug("--model-dir", "my models")["scoring_url"]) == 5
-
-
-def test_nothing_is_left_in_the_score_folder(project: Project) -> None:
-    (project.score.parent / "helper.py").write_text("VALUE = 1\n")
-    project.write_score("import helper\n" + PLAIN)
-    debug = project.debug()
-    with attach(project, debug, PLAIN_LINE + 1) as client:
-        posting = Posting(debug["scoring_url"])
-        stop_of(client)
-        client.disconnect()
-    posting.finish()
+    (project.score.parent / "helper.py").write_text("FILE = 'weights.txt'\n")
+    text = PLAIN.replace("model = 10", "model = int(open(os.path.join(os.environ['AZUREML_MODEL_DIR'], FILE)).read())")
+    project.write_score(f"import os\nfrom helper import FILE\n{text}")
+    debug = project.debug("--model-dir", "my models")
+    follower = project.start("container.logs", "--follow")
+    assert follower.stdout is not None
+    assert post(debug["scoring_url"]) == {"answer": 30}
+    assert any("POST /score 200" in line for line in follower.stdout)
+    client = attach(project, debug, PLAIN_LINE + 2)
+    posting = Posting(debug["scoring_url"])
+    stop_of(client)
     project.ok("container.stop")
+    posting.join(30)
+    # Cut off, or let go on by the debugger's end in its last moment; but not left waiting.
+    assert not posting.is_alive()
+    client.close()
+    until(lambda: not processes_of(project.folder), "the end of every process")
+    assert project.finish(follower).code == 0
+    # Nothing is left in the folder of score.py.
     assert sorted(path.name for path in project.score.parent.iterdir()) == ["helper.py", "score.py"]
-
-
-def test_a_shell_runs_commands_where_the_service_runs(project: Project) -> None:
-    project.debug()
-    out = project.ok("container.shell", "--", "python", "-c", "import os; print(os.environ['AML_APP_ROOT'])").out
-    inside = "/var/azureml-app" if project.environ["AML_ENGINE"] == "docker" else str(project.score.parent)
-    assert inside in out
-    assert project.inv("container.shell", "--", "sh", "-c", "exit 7").code == 7
-
-
-def test_logs_follow_the_service_until_it_ends(project: Project) -> None:
-    debug = project.debug()
-    child = project.start("container.logs", "--follow")
-    assert child.stdout is not None
-    post(debug["scoring_url"])
-    seen = []
-    for line in child.stdout:
-        seen.append(line)
-        if "POST /score 200" in line:
-            break
-    project.ok("container.stop")
-    assert project.finish(child).code == 0
-    assert seen
 
 
 def knock(port: int, times: int) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 from projects import PLAIN, PLAIN_LINE, Project, listeners, post, until
-from users import OTHER, dial, needs_users
+from users import OTHER, dial
 
 from workflows.engines import docker_network, forwarders, ports
 from workflows.engines.docker_client import connect
@@ -163,26 +163,34 @@ def bytes_for(address: str, port: int, patience: float = 1) -> bytes:
             return b""
 
 
-@needs_users
-def test_another_user_gets_nothing_by_any_way_and_the_owner_debugs(running: Running) -> None:
+def test_only_the_owner_debugs_by_the_port_or_inside_the_container(running: Running) -> None:
     address = running.network["IPAddress"]
-    for host, port in (("127.0.0.1", running.port), ("127.0.0.1", running.gate), (address, 5678)):
-        with dial(port, OTHER, address=host, first=INITIALIZE, then="half-close") as stranger:
-            assert not stranger.said("data"), (host, port, stranger.received)
+    if os.geteuid() == 0:
+        another_user_gets_nothing_by_any_way(running)
     # Nor does root without the token, who may have it from the session's file.
     assert bytes_for("127.0.0.1", running.gate) == b"" == bytes_for(address, 5678)
+    no_other_container_reaches_the_gate(running)
+    # An editor in the container attaches without the token, and another user there does not.
+    assert attach_inside(running, 0) == ["attached True", "end"]
+    assert attach_inside(running, OTHER) == ["end"]
+    # The way that is tried is one: the same question is answered where it is let in.
     assert bytes_for("127.0.0.1", running.port, 20).startswith(b"Content-Length")
     assert running.attach_works()
 
 
-def test_no_other_container_reaches_the_gate(running: Running) -> None:
+def another_user_gets_nothing_by_any_way(running: Running) -> None:
+    ways = [("127.0.0.1", running.port), ("127.0.0.1", running.gate), (running.network["IPAddress"], 5678)]
+    for host, port in ways:
+        with dial(port, OTHER, address=host, first=INITIALIZE, then="half-close") as stranger:
+            assert not stranger.said("data"), (host, port, stranger.received)
+
+
+def no_other_container_reaches_the_gate(running: Running) -> None:
     address, gateway = running.network["IPAddress"], running.network["Gateway"]
     places = [f"{address}:5678", f"{address}:5001", f"{gateway}:{running.gate}", f"{gateway}:{running.port}"]
     for network in ("bridge", docker_network.NAME):
         answers = in_container(network, *places)
         assert set(answers) == set(places) and all(answer.startswith(b"b'' ") for answer in answers.values()), answers
-    # The way that is tried is one: the same question is answered where it is let in.
-    assert bytes_for("127.0.0.1", running.port, 20).startswith(b"Content-Length")
 
 
 def attach_inside(running: Running, user: int) -> list[str]:
@@ -192,20 +200,25 @@ def attach_inside(running: Running, user: int) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_an_editor_in_the_container_attaches_without_the_token_and_another_user_there_does_not(
-    running: Running,
+def test_only_what_is_needed_is_open_written_and_told_and_nothing_is_left_of_it(
+    running: Running, client: docker.DockerClient, tmp_path: Path
 ) -> None:
-    assert attach_inside(running, 0) == ["attached True", "end"]
-    assert attach_inside(running, OTHER) == ["end"]
-    assert running.attach_works()
-
-
-def test_the_debug_port_and_the_gates_are_open_on_the_loopback_address_only(running: Running) -> None:
     assert set(listeners(running.port)) == set(listeners(running.gate)) == {"127.0.0.1"}
     assert LABEL_PORTS in running.container["Config"]["Labels"]
+    writable = {mount["Destination"] for mount in running.container["Mounts"] if mount["RW"]}
+    assert writable == {"/var/azureml-debug"}
+    the_token_is_in_the_session_only_which_is_the_owners(running)
+    # Ports are listed as people use them.
+    session = running.project.state / "session.json"
+    session.rename(tmp_path / "kept.json")
+    rows = running.project.ok("container.list", "--json").json["services"]
+    shutil.move(tmp_path / "kept.json", session)
+    (row,) = [row for row in rows if row["project"] == str(running.project.folder)]
+    assert f"{running.port}->5678" in row["ports"] and str(running.gate) not in row["ports"]
+    nothing_is_left_once_it_is_stopped(running, client)
 
 
-def test_the_token_is_in_the_session_only_which_is_the_owners(running: Running) -> None:
+def the_token_is_in_the_session_only_which_is_the_owners(running: Running) -> None:
     session = running.project.state / "session.json"
     token = json.loads(session.read_text())["token"]
     assert len(token) > 30 and session.stat().st_mode & 0o077 == 0
@@ -218,64 +231,7 @@ def test_the_token_is_in_the_session_only_which_is_the_owners(running: Running) 
     assert token not in shown + (running.project.folder / ".vscode" / "launch.json").read_text()
 
 
-@pytest.mark.parametrize("command", ["deploy.attach-config", "container.list", "deploy.reload"])
-def test_a_forwarder_that_was_killed_is_there_again_after_the_next_command(running: Running, command: str) -> None:
-    pid = running.forwarder()
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: not listeners(running.port), "the end of the forwarder")
-    running.project.ok(command)
-    assert running.forwarder() not in (None, pid)
-    assert running.attach_works()
-
-
-def test_one_whose_port_another_program_took_meanwhile_is_told_of(running: Running) -> None:
-    pid = running.forwarder()
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: not listeners(running.port), "the end of the forwarder")
-    with socket.create_server(("127.0.0.1", running.port)):
-        refused = running.project.inv("deploy.attach-config")
-        refused.says(f"Port {running.port} of the service", f"is held by python (process {os.getpid()})")
-        # And whoever wants that port for another service is not told that it is one of ours.
-        other = running.project.inv("deploy.debug", AML_DEBUG_PORT=str(running.port), AML_SCORING_PORT="0")
-        other.says(f"Port {running.port} is held by python (process {os.getpid()})")
-    running.project.ok("deploy.attach-config")
-    assert running.attach_works()
-
-
-def test_a_container_removed_by_hand_takes_its_forwarder_along(running: Running, client: docker.DockerClient) -> None:
-    assert running.forwarder() is not None
-    client.api.remove_container(running.id, force=True)
-    until(lambda: not listeners(running.port), "the end of the forwarder")
-    # The same port is used again, with the session's file there or without it.
-    again = running.project.debug(AML_DEBUG_PORT=str(running.port))
-    assert again["debug"]["port"] == running.port
-    (running.project.state / "session.json").unlink()
-    again = running.project.debug(AML_DEBUG_PORT=str(running.port))
-    assert again["debug"]["port"] == running.port and post(again["scoring_url"]) == {"answer": 60}
-
-
-def test_the_forwarder_outlives_a_restart_of_its_container(running: Running, client: docker.DockerClient) -> None:
-    pid, container = running.forwarder(), client.containers.get(running.id)
-    container.restart(timeout=1)
-    container.exec_run(["/bin/sh", "-c", "exec runsvdir /var/runit"], detach=True)
-    until(lambda: bytes_for("127.0.0.1", running.port, 20).startswith(b"Content-Length"), "the gate")
-    assert running.forwarder() == pid
-
-
-def test_one_that_ends_for_good_takes_its_forwarder_along_and_its_port_is_the_projects_own(
-    running: Running, client: docker.DockerClient
-) -> None:
-    client.api.kill(running.id)
-    until(lambda: client.api.inspect_container(running.id)["State"]["Status"] == "exited", "its end")
-    assert running.forwarder() is not None
-    again = running.project.ok("deploy.debug", AML_DEBUG_PORT=str(running.port))
-    assert "belongs to another session" not in again.out
-    assert json.loads((running.project.state / "session.json").read_text())["debug_port"] == running.port
-
-
-def test_nothing_is_left_of_a_service_that_was_stopped(running: Running, client: docker.DockerClient) -> None:
+def nothing_is_left_once_it_is_stopped(running: Running, client: docker.DockerClient) -> None:
     pid = running.forwarder()
     assert pid is not None
     running.project.ok("container.stop")
@@ -286,23 +242,58 @@ def test_nothing_is_left_of_a_service_that_was_stopped(running: Running, client:
     assert not client.api.containers(all=True, filters={"id": running.id})
 
 
-def test_a_second_project_takes_the_next_port_of_one_that_is_forwarded(running: Running, other: Project) -> None:
-    second = other.ok("deploy.debug", AML_DEBUG_PORT=str(running.port), AML_CONTAINER_NAME="beside-it")
-    assert f"port {running.port} belongs to another session" in second.out
+def kill_forwarder(running: Running) -> int:
+    """Kill it, and wait until its port is free; its id."""
+    pid = running.forwarder()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not listeners(running.port), "the end of the forwarder")
+    return pid
+
+
+def test_a_forwarder_that_was_killed_is_there_again_after_the_next_command(running: Running) -> None:
+    for command in ("deploy.attach-config", "container.list", "deploy.reload"):
+        pid = kill_forwarder(running)
+        running.project.ok(command)
+        assert running.forwarder() not in (None, pid)
+        assert running.attach_works()
+    # One whose port another program took meanwhile is told of.
+    kill_forwarder(running)
+    with socket.create_server(("127.0.0.1", running.port)):
+        refused = running.project.inv("deploy.attach-config")
+        refused.says(f"Port {running.port} of the service", f"is held by python (process {os.getpid()})")
+        # And whoever wants that port for another service is not told that it is one of ours.
+        other = running.project.inv("deploy.debug", AML_DEBUG_PORT=str(running.port), AML_SCORING_PORT="0")
+        other.says(f"Port {running.port} is held by python (process {os.getpid()})")
+    running.project.ok("deploy.attach-config")
     assert running.attach_works()
 
 
-def test_ports_are_listed_as_people_use_them(running: Running, client: docker.DockerClient, tmp_path: Path) -> None:
-    (running.project.state / "session.json").rename(tmp_path / "kept.json")
-    rows = running.project.ok("container.list", "--json").json["services"]
-    shutil.move(tmp_path / "kept.json", running.project.state / "session.json")
-    (row,) = [row for row in rows if row["project"] == str(running.project.folder)]
-    assert f"{running.port}->5678" in row["ports"] and str(running.gate) not in row["ports"]
-
-
-def test_only_what_the_service_has_to_write_is_mounted_for_writing(running: Running) -> None:
-    writable = {mount["Destination"] for mount in running.container["Mounts"] if mount["RW"]}
-    assert writable == {"/var/azureml-debug"}
+def test_the_forwarder_outlives_a_restart_of_its_container_but_not_its_end(
+    running: Running, client: docker.DockerClient
+) -> None:
+    pid, container = running.forwarder(), client.containers.get(running.id)
+    container.restart(timeout=1)
+    container.exec_run(["/bin/sh", "-c", "exec runsvdir /var/runit"], detach=True)
+    until(lambda: bytes_for("127.0.0.1", running.port, 20).startswith(b"Content-Length"), "the gate")
+    assert running.forwarder() == pid is not None
+    # A container that ends for good takes it along, and its port is the project's own.
+    client.api.kill(running.id)
+    until(lambda: client.api.inspect_container(running.id)["State"]["Status"] == "exited", "its end")
+    assert running.forwarder() is not None
+    again = running.project.ok("deploy.debug", AML_DEBUG_PORT=str(running.port))
+    assert "belongs to another session" not in again.out
+    session = json.loads((running.project.state / "session.json").read_text())
+    assert session["debug_port"] == running.port
+    # So does one that is removed by hand.
+    client.api.remove_container(session["name"], force=True)
+    until(lambda: not listeners(running.port), "the end of the forwarder")
+    # The same port is used again, with the session's file there or without it.
+    again_there = running.project.debug(AML_DEBUG_PORT=str(running.port))
+    assert again_there["debug"]["port"] == running.port
+    (running.project.state / "session.json").unlink()
+    again_there = running.project.debug(AML_DEBUG_PORT=str(running.port))
+    assert again_there["debug"]["port"] == running.port and post(again_there["scoring_url"]) == {"answer": 60}
 
 
 def test_a_score_script_that_writes_beside_itself_is_told_where_it_can(project: Project) -> None:
