@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from projects import ANY_ENGINE, PLAIN, PLAIN_LINE, Project, post, until
 from services import CONFIGURATION, Posting, attach, stop_of, stop_thread_and_continue, value_of
 
 from workflows.vscode.f5 import READY
 
 
-def test_a_session_stops_shows_values_goes_on_leaves_and_comes_back(project: Project) -> None:
+def test_sessions_stop_show_values_leave_and_come_back_with_and_without_an_editor(project: Project) -> None:
     debug = project.debug()
     for _ in range(2):
         with attach(project, debug, PLAIN_LINE) as client:
@@ -25,19 +24,21 @@ def test_a_session_stops_shows_values_goes_on_leaves_and_comes_back(project: Pro
             assert posting.finish() == {"answer": 70}
             client.disconnect()
         assert post(debug["scoring_url"]) == {"answer": 60}
-
-
-def test_a_debugger_that_leaves_during_a_pause_lets_the_request_go_on(project: Project) -> None:
-    debug = project.debug()
+    # A debugger that leaves during a pause lets the request go on.
     client = attach(project, debug, PLAIN_LINE)
     posting = Posting(debug["scoring_url"])
     stop_of(client)
     client.close()
     assert posting.finish() == {"answer": 60}
+    inspect_shows_stack_values_and_response(project)
+    # While an editor is attached, it is left alone.
+    with attach(project, debug) as client:
+        project.inv("deploy.inspect", f"score.py:{PLAIN_LINE}").says("attached", "Shift+F5")
+        assert post(debug["scoring_url"]) == {"answer": 60}
+        client.disconnect()
 
 
-def test_inspect_shows_stack_values_and_response_without_an_editor(project: Project) -> None:
-    project.debug()
+def inspect_shows_stack_values_and_response(project: Project) -> None:
     request = project.folder / "a request.json"
     request.write_text('{"data": [4, 5]}')
     arguments = ["--request", str(request), "--eval", "total + 1", "--eval", "nothing"]
@@ -64,44 +65,31 @@ def test_inspect_refuses_what_it_cannot_do_in_two_lines(project: Project) -> Non
     project.inv("deploy.inspect", "score.py:9").says("score.py:9 was not reached")
 
 
-def test_inspect_says_that_an_editor_is_attached_and_leaves_it_alone(project: Project) -> None:
-    debug = project.debug()
-    with attach(project, debug) as client:
-        project.inv("deploy.inspect", f"score.py:{PLAIN_LINE}").says("attached", "Shift+F5")
-        assert post(debug["scoring_url"]) == {"answer": 60}
-        client.disconnect()
-
-
-def test_wait_holds_before_score_is_loaded_so_that_its_imports_can_be_debugged(project: Project) -> None:
-    result = project.ok("deploy.debug", "--wait", "--json")
-    debug = result.json
-    assert "holds for a debugger" in result.err
-    assert "loaded" not in [event["event"] for event in project.events()]
-    with attach(project, debug, 4, 9) as client:
-        assert stop_of(client)["line"] == 4
-        frame = stop_thread_and_continue(client)
-        assert (frame["name"], frame["line"]) == ("init", 9)
-        client.disconnect()
-    assert post(debug["scoring_url"]) == {"answer": 60}
-    log = project.ok("container.logs").out
-    assert "Timeout for debug connection: 300" in log.splitlines()
-    assert "Debugger attached = True" in log.splitlines()
-
-
-def test_f5_attaches_to_a_service_that_holds_and_starts_anew_one_that_serves(project: Project) -> None:
+def test_wait_holds_before_score_is_loaded_and_f5_attaches_to_what_holds_but_not_to_what_serves(
+    project: Project,
+) -> None:
     def created() -> float:
         return float(json.loads((project.state / "session.json").read_text())["created"])
 
-    held = project.debug("--wait")
+    result = project.ok("deploy.debug", "--wait", "--json")
+    held = result.json
+    assert "holds for a debugger" in result.err
+    assert "loaded" not in [event["event"] for event in project.events()]
     first = created()
     for flags in ([], ["--wait"]):
         pressed = project.ok("deploy.debug", *flags, AZUREML_DEBUG_F5=CONFIGURATION)
         assert pressed.out.strip().splitlines()[-1] == READY
         assert "is there already: holds for a debugger" in pressed.out and created() == first
-    with attach(project, held, 9) as client:
-        assert stop_of(client)["line"] == 9
+    # What score.py imports can be debugged.
+    with attach(project, held, 4, 9) as client:
+        assert stop_of(client)["line"] == 4
+        frame = stop_thread_and_continue(client)
+        assert (frame["name"], frame["line"]) == ("init", 9)
         client.disconnect()
     assert post(held["scoring_url"]) == {"answer": 60}
+    log = project.ok("container.logs").out
+    assert "Timeout for debug connection: 300" in log.splitlines()
+    assert "Debugger attached = True" in log.splitlines()
     pressed = project.ok("deploy.debug", "--wait", AZUREML_DEBUG_F5=CONFIGURATION)
     assert "is there already" not in pressed.out and created() > first
     assert "loaded" not in [event["event"] for event in project.events()]
@@ -139,43 +127,38 @@ def test_the_published_lines_at_the_top_of_score_work_untouched(project: Project
     assert project.score.read_text() == PUBLISHED
 
 
-@pytest.mark.parametrize("session", ["none", "attached", "paused"])
-def test_reload_puts_an_edit_into_the_service(project: Project, session: str) -> None:
+def test_reload_puts_edits_into_the_service_whatever_is_attached(project: Project) -> None:
     debug = project.debug()
-    client, posting = None, None
-    if session != "none":
+    for model, paused in ((20, False), (30, True)):
         client = attach(project, debug, PLAIN_LINE)
-    if session == "paused":
-        assert client is not None
-        posting = Posting(debug["scoring_url"])
-        stop_of(client)
-    # The same length in the same second: byte code must not hide it.
-    project.write_score(PLAIN.replace("model = 10", "model = 20"))
-    project.ok("deploy.reload")
-    if client is not None:
-        client.close()
-    assert post(debug["scoring_url"]) == {"answer": 120}
-    with attach(project, debug, PLAIN_LINE) as again:
-        posting = Posting(debug["scoring_url"])
-        assert value_of(again, stop_of(again), "model") == "20"
-        again.disconnect()
-    assert posting.finish() == {"answer": 120}
-
-
-def test_reload_of_a_broken_edit_says_where_and_a_mended_one_serves_again(project: Project) -> None:
-    debug = project.debug()
-    for _ in range(3):
-        project.write_score("raise ValueError\n" + PLAIN)
-        for _again in range(2):
-            project.inv("deploy.reload").says("service/score.py:1: error: ValueError", "inv deploy.reload")
-        rows = project.ok("container.list", "--json").json["services"]
-        assert [row["state"] for row in rows if row["project"] == str(project.folder)] == ["down"]
-        # Mended at once: the service may be on its way down still.
-        project.write_score(PLAIN)
+        if paused:
+            posting = Posting(debug["scoring_url"])
+            stop_of(client)
+        # The same length in the same second: byte code must not hide it.
+        project.write_score(PLAIN.replace("model = 10", f"model = {model}"))
         project.ok("deploy.reload")
-        assert post(debug["scoring_url"]) == {"answer": 60}
+        client.close()
+        assert post(debug["scoring_url"]) == {"answer": 6 * model}
+        with attach(project, debug, PLAIN_LINE) as again:
+            posting = Posting(debug["scoring_url"])
+            assert value_of(again, stop_of(again), "model") == str(model)
+            again.disconnect()
+        assert posting.finish() == {"answer": 6 * model}
+    broken_edits_are_told_with_their_line_and_mended_ones_serve(project, debug["scoring_url"])
+
+
+def broken_edits_are_told_with_their_line_and_mended_ones_serve(project: Project, url: str) -> None:
+    project.write_score("raise ValueError\n" + PLAIN)
+    for _ in range(2):
+        project.inv("deploy.reload").says("service/score.py:1: error: ValueError", "inv deploy.reload")
+    rows = project.ok("container.list", "--json").json["services"]
+    assert [row["state"] for row in rows if row["project"] == str(project.folder)] == ["down"]
+    # Mended at once: the service may be on its way down still.
+    project.write_score(PLAIN)
+    project.ok("deploy.reload")
+    assert post(url) == {"answer": 60}
     project.write_score(PLAIN.replace("total = sum(numbers)", "total = = 3"))
     project.inv("deploy.reload").says("service/score.py:14: error: SyntaxError")
     project.write_score(PLAIN.replace("model = 10", "model = 30"))
     project.ok("deploy.reload")
-    assert post(debug["scoring_url"]) == {"answer": 180}
+    assert post(url) == {"answer": 180}
