@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
+import subprocess
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
@@ -39,11 +41,25 @@ def has(url: str, *names: str) -> dict[str, str]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def test_what_a_file_and_flags_name_reaches_the_service_and_what_is_only_exported_does_not(told: Project) -> None:
+#: What describes the machine, and still reaches processes on it.
+MACHINE = {
+    "https_proxy": "http://proxy.invalid:3128",
+    "NO_PROXY": "127.0.0.1",
+    "CUDA_VISIBLE_DEVICES": "1",
+    "LD_LIBRARY_PATH": "/opt/nowhere/lib",
+    "OMP_NUM_THREADS": "3",
+    "REQUESTS_CA_BUNDLE": "/etc/ssl/some.pem",
+    "LC_MONETARY": "C",
+}
+
+
+def test_what_a_file_and_flags_name_reaches_the_service_and_what_is_only_exported_does_not(
+    told: Project, engine: str
+) -> None:
     lines = ["# comment", "FROM_FILE=file", "export FROM_BOTH=file", "SPACED='a  b # $HOME'", "FROM_HERE", "UNSET"]
     (told.folder / "service.env").write_text("\r\n".join(lines) + "\r\n")
     (told.folder / ".env").write_text("AML_SERVICE_ENV=service.env\n")
-    told.environ |= {"FROM_HERE": "here", "ANY_EXPORTED": "yes", "TYPED": "not this"}
+    told.environ |= {"FROM_HERE": "here", "ANY_EXPORTED": "yes", "TYPED": "not this", **MACHINE}
     result = told.ok("deploy.debug", "--env", "FROM_BOTH=flag", "--env=TYPED=a=b c", "--json")
     expected = {
         "FROM_FILE": "file",
@@ -54,6 +70,9 @@ def test_what_a_file_and_flags_name_reaches_the_service_and_what_is_only_exporte
     }
     assert has(result.json["scoring_url"], *NAMES) == expected
     assert "note: UNSET is named without a value and is not set here" in result.err
+    url = result.json["scoring_url"]
+    assert has(url, *MACHINE) == (MACHINE if engine == "process" else {})
+    assert has(url, "PATH", "HOME").keys() == {"PATH", "HOME"}
     # The same after a reload, and in a shell there.
     told.ok("deploy.reload", FROM_HERE="gone")
     assert has(result.json["scoring_url"], *NAMES) == expected
@@ -61,35 +80,9 @@ def test_what_a_file_and_flags_name_reaches_the_service_and_what_is_only_exporte
     assert shell.out.split() == ["flag", "here"]
 
 
-def test_a_step_by_step_start_takes_the_same_variables(told: Project) -> None:
-    (told.folder / "own.env").write_text("FROM_FILE=file\n")
-    told.ok("deploy.build")
-    told.ok("deploy.tag")
-    told.ok("deploy.run", "--service-env", "own.env", "--env", "TYPED=1")
-    told.ok("deploy.runsvdir")
-    session = json.loads((told.state / "session.json").read_text())
-    url = f"http://127.0.0.1:{session['scoring_port']}/score"
-    assert has(url, *NAMES) == {"FROM_FILE": "file", "TYPED": "1"}
-
-
-def test_what_describes_the_machine_still_reaches_processes(told: Project, engine: str) -> None:
-    here = {
-        "https_proxy": "http://proxy.invalid:3128",
-        "NO_PROXY": "127.0.0.1",
-        "CUDA_VISIBLE_DEVICES": "1",
-        "LD_LIBRARY_PATH": "/opt/nowhere/lib",
-        "OMP_NUM_THREADS": "3",
-        "REQUESTS_CA_BUNDLE": "/etc/ssl/some.pem",
-        "LC_MONETARY": "C",
-    }
-    told.environ |= here
-    url = told.debug()["scoring_url"]
-    expected = here if engine == "process" else {}
-    assert has(url, *here) == expected
-    assert has(url, "PATH", "HOME").keys() == {"PATH", "HOME"}
-
-
-def test_the_variables_of_conda_yml_count_and_refer_to_others(told: Project) -> None:
+def test_the_variables_of_conda_yml_count_and_refer_to_others_and_a_step_by_step_start_takes_the_same(
+    told: Project,
+) -> None:
     folder = told.folder / "env" / "inference"
     shutil.copytree(ROOT / "env" / "inference", folder)
     with open(folder / "conda.yml", "a") as file:
@@ -100,17 +93,36 @@ def test_the_variables_of_conda_yml_count_and_refer_to_others(told: Project) -> 
     failed.says("STORE refers to ${REGION}, which is not set.", "Set REGION before you type inv")
     assert not (told.state / "session.json").exists()
     told.environ["REGION"] = "west"
-    url = told.debug("--env", "OVER=typed")["scoring_url"]
+    (told.folder / "own.env").write_text("FROM_FILE=file\n")
+    # Docker's tags are shared with the tests that run beside this one.
+    told.environ["AML_IMAGE_TAG"] = f"debug-of-variables-{os.getpid()}:1"
+    told.ok("deploy.build")
+    told.ok("deploy.tag")
+    told.ok("deploy.run", "--service-env", "own.env", "--env", "TYPED=1", "--env", "OVER=typed")
+    told.ok("deploy.runsvdir")
+    session = json.loads((told.state / "session.json").read_text())
+    url = f"http://127.0.0.1:{session['scoring_port']}/score"
+    assert has(url, *NAMES) == {"FROM_FILE": "file", "TYPED": "1"}
     found = has(url, "STAGE", "STORE", "OVER", "PATH")
     assert (found["STAGE"], found["STORE"], found["OVER"]) == ("test", "test/west", "typed")
     assert found["PATH"].startswith("/opt/mine:") and "/bin" in found["PATH"]
+    if told.environ["AML_ENGINE"] == "docker":
+        told.ok("container.stop")
+        subprocess.run(["docker", "rmi", told.environ["AML_IMAGE_TAG"]], capture_output=True, check=True)
 
 
-def test_the_servers_own_variables_reach_it_from_dot_env_and_the_environment(told: Project) -> None:
+def test_the_servers_own_variables_reach_it_and_gunicorns_arguments_are_joined_with_the_debuggers(
+    told: Project,
+) -> None:
+    (told.score.parent / "own_conf.py").write_text(
+        "def when_ready(server):\n    print('theirs is ready', flush=True)\n"
+    )
+    arguments = "--preload -c own_conf.py --limit-request-line 200 --bind 127.0.0.1:1"
     (told.folder / ".env").write_text("AML_CORS_ORIGINS=https://a.example\nAML_ENGINEE=x\n")
     told.inv("deploy.debug").says(".env:2: error: AML_ENGINEE is not a setting.", "Did you mean AML_ENGINE?")
     (told.folder / ".env").write_text("AML_CORS_ORIGINS=https://a.example\nAML_APP_INSIGHTS_ENABLED=false\n")
-    result = told.ok("deploy.debug", "--json", WORKER_COUNT="4", AZUREML_LOG_LEVEL="ERROR")
+    gunicorns = ("--env", f"GUNICORN_CMD_ARGS={arguments}")
+    result = told.ok("deploy.debug", "--json", *gunicorns, WORKER_COUNT="4", AZUREML_LOG_LEVEL="ERROR")
     assert "note: WORKER_COUNT of yours: the program's own counts while a service is debugged" in result.err
     url = result.json["scoring_url"]
     found = has(url, "WORKER_COUNT", "AZUREML_LOG_LEVEL", "AML_APP_INSIGHTS_ENABLED")
@@ -123,18 +135,8 @@ def test_the_servers_own_variables_reach_it_from_dot_env_and_the_environment(tol
         answer = connection.getresponse()
         answer.read()
         assert answer.getheader("Access-Control-Allow-Origin") == "https://a.example"
-
-
-def test_gunicorns_arguments_are_joined_with_those_of_the_debugger(told: Project) -> None:
-    (told.score.parent / "own_conf.py").write_text(
-        "def when_ready(server):\n    print('theirs is ready', flush=True)\n"
-    )
-    arguments = "--preload -c own_conf.py --limit-request-line 200 --bind 127.0.0.1:1"
-    result = told.debug("--env", f"GUNICORN_CMD_ARGS={arguments}")
-    assert has(result["scoring_url"], "AZUREML_MODEL_DIR") == {}
-    with attach(told, result) as client:
+    with attach(told, result.json) as client:
         client.disconnect()
-    parts = urlsplit(result["scoring_url"])
     with contextlib.closing(HTTPConnection(str(parts.hostname), parts.port, timeout=30)) as connection:
         connection.request("GET", "/" + "x" * 300)
         # What gunicorn says to a request line that is too long, as its version has it.
