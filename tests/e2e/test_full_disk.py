@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,10 +41,22 @@ def experiment(disk: Path, engine: str) -> Iterator[ExperimentProject]:
     made.clean_up()
 
 
-def each_engine_and_more_without_docker(*left: int) -> pytest.MarkDecorator:
+def bytes_left(engine: str, *left: int) -> tuple[int, ...]:
     """Bytes that are left on the disk; what notices it at which of them has nothing to do with the engine."""
-    cases = [("docker", left[0]), *(("process", bytes_) for bytes_ in left)]
-    return pytest.mark.parametrize(("engine", "left"), cases, indirect=["engine"])
+    return left[:1] if engine == "docker" else left
+
+
+#: Fills the disk of the announcements; their own file to the end of a page, with blank lines, which say nothing.
+FILL = """\
+import os
+for end, line in ((".filler", b"x" * 4096), ("", b"\\n" * 64)):
+    with open(os.environ["AZUREML_DEBUGGEE_EVENTS"] + end, "ab", buffering=0) as file:
+        try:
+            while file.write(line):
+                pass
+        except OSError:
+            pass
+"""
 
 
 def says_it_is_full(result: object, disk: Path) -> None:
@@ -51,18 +64,9 @@ def says_it_is_full(result: object, disk: Path) -> None:
 
 
 def test_a_service_that_serves_and_cannot_announce_it_is_told_as_such(project: Project, disk: Path) -> None:
-    project.debug()
-    project.ok("container.stop")
-    # The disk fills while score.py is loaded, as by a log that grows; blank lines announce nothing.
-    project.score.write_text(
-        "import os\n"
-        "def init():\n"
-        "    with open(os.environ['AZUREML_DEBUGGEE_EVENTS'], 'ab', buffering=0) as file:\n"
-        "        try:\n"
-        "            while file.write(b'\\n' * 64): pass\n"
-        "        except OSError: pass\n"
-        "def run(data):\n    return 1\n"
-    )
+    project.ok("vscode.setup")
+    # The disk fills while score.py is loaded, as by a log that grows.
+    project.score.write_text(f"def init():\n{textwrap.indent(FILL, '    ')}def run(data):\n    return 1\n")
     before = (project.folder / ".vscode" / "launch.json").read_bytes()
     result = project.inv("deploy.debug")
     result.says("The service debug", "serves, but cannot announce it: The disk is full: 0 bytes", f"(tmpfs on {disk})")
@@ -70,13 +74,13 @@ def test_a_service_that_serves_and_cannot_announce_it_is_told_as_such(project: P
     assert not (project.state / "session.json").exists()
 
 
-@each_engine_and_more_without_docker(0, 4096, 16384)
 def test_a_project_on_a_full_disk_is_told_so_and_works_once_there_is_room(
-    project: Project, disk: Path, left: int
+    project: Project, disk: Path, engine: str
 ) -> None:
-    filler = fill(disk, left)
-    says_it_is_full(project.inv("deploy.debug"), disk)
-    filler.unlink()
+    for left in bytes_left(engine, 0, 4096, 16384):
+        filler = fill(disk, left)
+        says_it_is_full(project.inv("deploy.debug"), disk)
+        filler.unlink()
     assert post(project.debug()["scoring_url"]) == {"answer": 60}
 
 
@@ -86,13 +90,13 @@ def test_a_project_on_a_disk_without_inodes_is_told_so(project: Project, disk: P
     result.says("all of its inodes are used", f"(tmpfs on {disk})")
 
 
-@each_engine_and_more_without_docker(0, 8192, 24576)
 def test_an_experiment_on_a_full_disk_is_told_so_and_works_once_there_is_room(
-    experiment: ExperimentProject, disk: Path, left: int
+    experiment: ExperimentProject, disk: Path, engine: str
 ) -> None:
-    filler = fill(disk, left)
-    says_it_is_full(experiment.inv(*EXPERIMENT), disk)
-    filler.unlink()
+    for left in bytes_left(engine, 0, 8192, 24576):
+        filler = fill(disk, left)
+        says_it_is_full(experiment.inv(*EXPERIMENT), disk)
+        filler.unlink()
     assert experiment.debug(*EXPERIMENT[1:])["status"] == "Running"
     assert experiment.ok("experiment.cancel", "--json").json["canceled"]
 
@@ -101,15 +105,7 @@ def test_a_step_that_runs_and_cannot_announce_itself_is_told_as_such(experiment:
     experiment.debug("sums", "--script", "train.py")
     experiment.ok("experiment.cancel")
     # The announcements' disk is full before the script's own python starts.
-    experiment.write(
-        "first.py",
-        "import os, runpy, time\n"
-        "with open(os.environ['AZUREML_DEBUGGEE_EVENTS'], 'ab', buffering=0) as file:\n"
-        "    try:\n"
-        "        while file.write(b'\\n' * 64): pass\n"
-        "    except OSError: pass\n"
-        "time.sleep(60)\n",
-    )
+    experiment.write("first.py", f"{FILL}import time\ntime.sleep(60)\n")
     result = experiment.inv("experiment.debug", "sums", "--script", "first.py", "--on-error")
     result.says("sums runs, but cannot announce where it listens: The disk is full", f"(tmpfs on {disk})")
     assert experiment.record()["status"] in ("Running", "Canceled")
@@ -126,18 +122,18 @@ STREAMS = [("stdout", "Standard output"), ("stderr", "Standard error")]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
-@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize(("stream", "words"), STREAMS)
 @pytest.mark.parametrize(
-    "command",
+    ("command", "unbuffered"),
     [
-        ("container.list",),
-        ("container.list", "--json"),
-        ("experiment.list",),
-        ("experiment.show",),
-        ("deploy.inspect", "score.py:x"),
-        ("container.logs",),
-        ("experiment.logs",),
+        (("container.list",), ""),
+        (("container.list",), "1"),
+        (("container.list", "--json"), ""),
+        (("container.list", "--json"), "1"),
+        (("experiment.show",), ""),
+        (("deploy.inspect", "score.py:x"), ""),
+        (("deploy.inspect", "score.py:x"), "1"),
+        (("container.logs",), ""),
     ],
 )
 def test_an_output_that_cannot_be_written_is_no_full_disk_of_the_projects(
@@ -193,11 +189,16 @@ def full_of_files(disk: Path) -> None:
     use_inodes(disk)
 
 
-FULL = pytest.mark.parametrize("full", [full_of_bytes, full_of_files])
-
-
-# Both commands are the same one.
-@pytest.mark.parametrize(("full", "command"), [(full_of_bytes, "container.stop"), (full_of_files, "deploy.stop")])
+# Of what it is full makes no difference to an engine, and both commands are the same one.
+@pytest.mark.parametrize(
+    ("engine", "full", "command"),
+    [
+        ("process", full_of_bytes, "container.stop"),
+        ("process", full_of_files, "deploy.stop"),
+        ("docker", full_of_files, "deploy.stop"),
+    ],
+    indirect=["engine"],
+)
 def test_a_full_disk_keeps_no_service_from_being_looked_at_and_stopped(
     project: Project, disk: Path, full: Callable[[Path], None], command: str
 ) -> None:
@@ -221,7 +222,11 @@ def test_a_full_disk_keeps_no_service_from_being_looked_at_and_stopped(
     project.ok("container.list")
 
 
-@FULL
+@pytest.mark.parametrize(
+    ("engine", "full"),
+    [("process", full_of_bytes), ("process", full_of_files), ("docker", full_of_bytes)],
+    indirect=["engine"],
+)
 def test_runs_on_a_full_disk_are_shown_and_canceled(
     experiment: ExperimentProject, disk: Path, full: Callable[[Path], None]
 ) -> None:
