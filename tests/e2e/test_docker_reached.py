@@ -113,8 +113,10 @@ def test_a_host_without_the_docker_command_is_told_as_such(hosts: Hosts) -> None
 )
 @pytest.mark.parametrize("engine", ["process"], indirect=True)
 def test_a_command_whose_engine_cannot_be_reached_ends_with_two_lines(
-    project: Project, address: str, said: str
+    project: Project, address: str, said: str, tmp_path: Path
 ) -> None:
+    # Whose size `doctor` knows soon.
+    project.environ["XDG_CACHE_HOME"] = str(tmp_path / "cache")
     refused = project.inv("deploy.debug", AML_ENGINE="docker", DOCKER_HOST=address)
     refused.says(address, said)
     assert refused.code == 1 and "Traceback" not in refused.err
