@@ -28,13 +28,8 @@ def version(name):
         return "none"
 print({name: version(name) for name in ("shared", "extra")})
 """
-#: uv is on this machine's own path, if anywhere, and in a container one pip is like the other.
-WAYS = [
-    ("process", "pip install"),
-    ("process", "python -m pip install"),
-    ("process", "uv pip install"),
-    ("docker", "pip install"),
-]
+#: The module of a package whose version is 1.0.
+ONE = "answer = '1.0'\n"
 #: Containers have their own files, and an image has what its container installs.
 PROCESSES = pytest.mark.parametrize("engine", ["process"], indirect=True)
 
@@ -44,15 +39,21 @@ def run(steps: Steps, command: str) -> int:
     return ended(steps.start(command), LIMIT)
 
 
+@pytest.fixture(scope="session")
+def definition(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment that has `shared` 1.0; of this process alone, since others would make its files anew meanwhile."""
+    folder = tmp_path_factory.mktemp("definition") / "env"
+    (folder / "requirements.txt").write_text(f"./{wheel(folder, 'shared', code=ONE).name}\n")
+    return folder
+
+
 @pytest.fixture
-def wheels(steps: Steps, tmp_path: Path) -> Steps:
+def wheels(steps: Steps, definition: Path, tmp_path: Path) -> Steps:
     """A step whose environment has `shared` 1.0, and which finds `shared` 2.0 and `extra` in its folder."""
     folder = steps.code / "wheels"
-    first = wheel(tmp_path / "env", "shared", code="answer = '1.0'\n")
     wheel(folder, "shared", "2.0", code="answer = '2.0'\n")
-    wheel(folder, "extra", requires=["shared"], code="answer = '1.0'\n")
-    (tmp_path / "env" / "requirements.txt").write_text(f"./{first.name}\n")
-    environ = {"AML_TRAINING_ENV": str(tmp_path / "env")}
+    wheel(folder, "extra", requires=["shared"], code=ONE)
+    environ = {"AML_TRAINING_ENV": str(definition)}
     found = settings.resolve(ROOT, flags={}, environ=environ, cwd=tmp_path)
     engine = engines.load(steps.engine.name)
     steps.spec = replace(steps.spec, image=resolve_environment(None, found, engine.name).build(engine, print))
@@ -75,19 +76,20 @@ def another(steps: Steps, run_id: str | None = None) -> Steps:
     return Steps(steps.engine, replace(spec, run_id=run_id) if run_id else spec)
 
 
-@pytest.mark.parametrize(("engine", "way"), WAYS, indirect=["engine"])
-def test_what_a_step_installs_is_there_for_it_and_for_nobody_else(wheels: Steps, way: str) -> None:
-    if way.startswith("uv") and shutil.which("uv") is None:
-        pytest.skip("there is no uv on this machine's path")
+# Other ways to install: test_however_an_installation_is_spelled_the_environment_keeps_its_bytes.
+def test_what_a_step_installs_is_there_for_it_and_for_nobody_else(wheels: Steps) -> None:
     assert run(another(wheels), "python look.py") == 0
     before = contents(wheels)
-    install = f"{way} --no-index --find-links wheels extra"
+    install = "pip install --no-index --find-links wheels extra"
     assert run(wheels, f"python look.py && {install} && python look.py") == 0, wheels.log()
     seen = [line for line in wheels.log().splitlines() if line.startswith("{")]
     # What the environment has is enough for what it needs.
     assert seen == ["{'shared': '1.0', 'extra': 'none'}", "{'shared': '1.0', 'extra': '1.0'}"]
-    for later in (another(wheels), another(wheels, f"{wheels.spec.run_id}-2")):
-        assert run(later, "python look.py && pip list") == 0, later.log()
+    for later, command in (
+        (another(wheels), "python look.py && pip list"),
+        (another(wheels, f"{wheels.spec.run_id}-2"), "python look.py"),
+    ):
+        assert run(later, command) == 0, later.log()
         assert "{'shared': '1.0', 'extra': 'none'}" in later.log()
         assert "extra" not in later.log().split("}")[-1]
         later.engine.end_run(later.spec.run_id)
@@ -109,11 +111,13 @@ SPELLINGS = (
     '"$VIRTUAL_ENV/bin/pip" install {}',
 )
 WITH_UV = (
+    "uv pip install {}",
     "uv pip install --system {}",
     'uv pip install --python "$(command -v python)" {}',
     "uv -q pip install -p python {}",
 )
 INSTALL = """import subprocess, sys
+import helper
 subprocess.run([sys.executable, "-m", "pip", "install", *sys.argv[1:]], check=True)
 """
 #: As the real one with `env_reset` and `secure_path`: nothing of the step's variables is left.
@@ -138,19 +142,26 @@ def with_sudo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("with_sudo")
 def test_however_an_installation_is_spelled_the_environment_keeps_its_bytes(wheels: Steps) -> None:
     wheels.write("install.py", INSTALL)
+    wheels.write("helper.py", "")
     ways = (*SPELLINGS, *(WITH_UV if shutil.which("uv") else ()))
     for number in range(len(ways)):
-        wheel(wheels.code / "wheels", f"way-{number}", code="answer = '1.0'\n")
+        wheel(wheels.code / "wheels", f"way-{number}", requires=["shared"], code=ONE)
     assert run(another(wheels), "python look.py") == 0
     before, read = contents(wheels), all_bytes(wheels)
     commands = [way.format(f"--no-index --find-links wheels way-{number}") for number, way in enumerate(ways)]
     look = "python -c 'import pkgutil; print(sorted(m.name for m in pkgutil.iter_modules() if m.name[:4] == \"way_\"))'"
-    assert run(wheels, "\n".join([*commands, look])) == 0, wheels.log()
-    assert wheels.log().splitlines()[-1] == str(sorted(f"way_{number}" for number in range(len(ways)))), wheels.log()
+    assert run(wheels, "\n".join([*commands, "python look.py", look])) == 0, wheels.log()
+    # What the environment has is enough for what they need.
+    there = sorted(f"way_{number}" for number in range(len(ways)))
+    assert wheels.log().splitlines()[-2:] == ["{'shared': '1.0', 'extra': 'none'}", str(there)], wheels.log()
     later = another(wheels, f"{wheels.spec.run_id}-2")
     assert run(later, look) == 0 and later.log().splitlines()[-1] == "[]"
     later.engine.end_run(later.spec.run_id)
     assert contents(wheels) == before and all_bytes(wheels) == read
+    # pip was compiled once for all of them, and nothing in the step's folder.
+    (pip,) = Path(wheels.spec.image.name).glob("lib/python*/site-packages/pip")
+    assert list(pip.glob("_internal/commands/__pycache__/install.*.pyc"))
+    assert not list(wheels.code.rglob("__pycache__"))
 
 
 def all_bytes(steps: Steps) -> dict[str, str]:

@@ -4,7 +4,8 @@ This file is in an environment's site-packages under :data:`NAME`, and a ``.pth`
 a step. The variable ``AZUREML_DEBUGGEE_PACKAGES`` names a folder of the step, an empty virtual environment. Its
 site-packages come before the environment's on the import path, so that a program can import what it has installed. When
 pip or uv first starts the folder's own interpreter, the environment's files are linked into the folder. pip and uv
-replace files and never write into them, so the environment's own files do not change.
+replace files and never write into them, so the environment's own files do not change. Only the byte code of
+pip's modules is added to the environment, so that pip starts quickly in later steps.
 
 Standard library only; Python 3.8 and later.
 """
@@ -25,6 +26,8 @@ VARIABLE = "AZUREML_DEBUGGEE_PACKAGES"
 INTERPRETER, FILLED, FILLING = os.path.join("interpreter", "python"), "filled", "filling"
 #: In the step's site-packages: the file that has the environment's files linked when the interpreter starts.
 FILL = "azureml_debug_fill.pth"
+#: Set for a process of the step's interpreter that runs pip; the programs that pip starts do not have it.
+_RUNS_PIP = "AZUREML_DEBUGGEE_RUNS_PIP"
 #: Seconds that another process may take to link the environment's files.
 PATIENCE = 300.0
 _PIP_COMMANDS = {"install", "uninstall"}
@@ -37,6 +40,7 @@ def begin() -> None:
     """Have this process import what its step has installed; never raises."""
     folder, site = os.environ.get(VARIABLE, ""), os.path.dirname(os.path.abspath(__file__))
     own = site_packages(folder)
+    _write_byte_code_of_pip()
     try:
         if os.path.realpath(sys.prefix) == os.path.realpath(folder) or not os.path.isdir(own) or own in sys.path:
             return
@@ -74,12 +78,13 @@ class _PipFinder:
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name in _SETUP_MODULES and _is_installing_setup():
-            python = os.path.join(self._folder, INTERPRETER)
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os.execv(python, [python, *sys.argv])  # noqa: S606
+            _replace_process([os.path.join(self._folder, INTERPRETER), *sys.argv], os.environ)
         if name not in self._names:
             return None
+        command = _pip_command(sys.argv[1:], self._folder) if _is_pip() else None
+        if command is not None:
+            # Loading pip here as well would take most of the time of a small installation.
+            _replace_process(command, {**os.environ, _RUNS_PIP: "1"})
         self._names = set()
         from importlib.machinery import PathFinder
 
@@ -101,26 +106,76 @@ def _is_installing_setup() -> bool:
     return os.path.basename(arguments[0]) == "setup.py" and not _SETUP_COMMANDS.isdisjoint(arguments[1:])
 
 
+def _is_pip() -> bool:
+    """Whether this process is pip itself: ``pip``, ``pip3.11`` or ``python -m pip``."""
+    program: str = (getattr(sys, "argv", None) or [""])[0]
+    name = os.path.basename(program)
+    if name == "__main__.py":
+        name = os.path.basename(os.path.dirname(program))
+    return name[:3] == "pip" and not name[3:].strip("0123456789.")
+
+
+def _pip_command(arguments: List[str], folder: str) -> Optional[List[str]]:
+    """The command that runs pip in the step's interpreter; None where pip does not change installed packages."""
+    if _PIP_COMMANDS.isdisjoint(arguments) and not os.path.exists(os.path.join(folder, FILLED)):
+        return None
+    # The step's folder takes the place of the user's site, which virtual environments do not use.
+    arguments = [word for word in arguments if word != "--user"]
+    isolated = ["-I"] if sys.flags.isolated else []
+    return [os.path.join(folder, INTERPRETER), *isolated, "-m", "pip", *arguments]
+
+
+def _replace_process(command: List[str], variables: Any) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(command[0], command, variables)  # noqa: S606
+
+
 def _redirect_pip(original: Any, folder: str) -> Any:
     """The main function of pip, which runs in the step's interpreter if it changes installed packages."""
 
     def main(args: Optional[List[str]] = None) -> Any:
-        arguments = sys.argv[1:] if args is None else list(args)
-        if _PIP_COMMANDS.isdisjoint(arguments) and not os.path.exists(os.path.join(folder, FILLED)):
+        command = _pip_command(sys.argv[1:] if args is None else list(args), folder)
+        if command is None:
             return original(args)
-        python = os.path.join(folder, INTERPRETER)
-        # The step's folder takes the place of the user's site, which virtual environments do not use.
-        arguments = [word for word in arguments if word != "--user"]
-        command = [python, *(["-I"] if sys.flags.isolated else []), "-m", "pip", *arguments]
+        variables = {**os.environ, _RUNS_PIP: "1"}
+        if args is None:
+            _replace_process(command, variables)
         sys.stdout.flush()
         sys.stderr.flush()
-        if args is None:
-            os.execv(python, command)  # noqa: S606
         import subprocess
 
-        return subprocess.call(command)
+        return subprocess.call(command, env=variables)
 
     return main
+
+
+def _write_byte_code_of_pip() -> bool:
+    """Have this process write byte code if it is the step's interpreter and runs pip; whether it is that.
+
+    Programs of a step write none, since it would be left in the project's folder.
+    """
+    if os.environ.pop(_RUNS_PIP, None) is None:
+        return False
+    sys.dont_write_bytecode = False
+    return True
+
+
+def _share_byte_code(own: str, site: str) -> None:
+    """Link the byte code of the modules of pip that this process has loaded into the environment; never raises."""
+    for name, module in list(sys.modules.items()):
+        found = getattr(module, "__dict__", {})
+        source, compiled = found.get("__file__"), found.get("__cached__")
+        if name.partition(".")[0] != "pip" or not source or not compiled:
+            continue
+        try:
+            # The step may have installed another pip.
+            if os.path.samefile(source, os.path.join(site, os.path.relpath(source, own))):
+                target = os.path.join(site, os.path.relpath(compiled, own))
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                os.link(compiled, target)
+        except (OSError, ValueError):
+            pass
 
 
 def fill(site: str, folder: str) -> None:
@@ -130,6 +185,10 @@ def fill(site: str, folder: str) -> None:
         site: The environment's site-packages.
         folder: The step's folder.
     """
+    if _write_byte_code_of_pip():
+        import atexit
+
+        atexit.register(_share_byte_code, site_packages(folder), site)
     try:
         if os.path.exists(os.path.join(folder, FILLED)):
             return
