@@ -55,7 +55,7 @@ class Ready:
         python: The interpreter.
         root: The program's folder.
         deciding: The variables that tell how Python starts.
-        sdk: The SDK that is loaded as well: `v1`, `v2` or `mcp`.
+        sdk: What is loaded as well: the SDK `v1`, `v2` or `mcp`, or `relay`.
     """
 
     def __init__(self, python: str, root: Path, deciding: Mapping[str, str], sdk: str = "") -> None:
@@ -71,11 +71,12 @@ class Ready:
             listener.listen()
             begins = str(Path(__file__).with_name("ready_process.py"))
             ends = [theirs.fileno(), listener.fileno()]
+            # What leads an SDK to the server of a test is set up as for one, and asks for its address when it is used.
+            server = {"AZUREML_DEBUG_TEST_SERVER": "https://none.invalid"} if sdk != "relay" else {}
             self._process = subprocess.Popen(
                 [python, begins, *map(str, ends), self._root, *filter(None, [sdk])],
                 cwd=root,
-                # What leads to the server of a test is set up as for one, and asks for its address when it is used.
-                env={**os.environ, **deciding, "AZUREML_DEBUG_TEST_SERVER": "https://none.invalid"},
+                env={**os.environ, **deciding, **server},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -160,6 +161,9 @@ def ready(python: str, root: Path, environ: Mapping[str, str], sdk: str = "") ->
         path = [*filter(None, [own.get("PYTHONPATH")]), str(CLIENT)]
         own["PYTHONPATH"] = os.pathsep.join(path)
         wanted.pop("AZUREML_DEBUG_TEST_SIGN_IN", None)
+    elif python == sys.executable and not sdk and wanted.get("PYTHONPATH") == str(CLIENT) and "PYTHONPATH" not in own:
+        # This Python and the tests' way to sign in: what reaches an instance through its workspace.
+        own["PYTHONPATH"], azure = str(CLIENT), "relay"
     if own != wanted or not (azure or python == sys.executable):
         return None
     return _ready(python, root, frozenset(deciding(environ, str(root)).items()), azure or sdk)

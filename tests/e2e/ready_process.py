@@ -51,6 +51,9 @@ def load(root: str, sdk: str = "") -> None:
         importlib.import_module("azure.identity")
         # The SDK looks at its callers, and the first look at any goes through all modules.
         inspect.stack()
+    elif sdk == "relay":
+        for name in ("workflows.azureml.relay.instance", "workflows.azureml.custom_sign_in", "requests", "websocket"):
+            importlib.import_module(name)
     elif sdk == "mcp":
         importlib.import_module("workflows.mcp_server.serving").require_sdk()
     sys.path.remove(root)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import make_project
 from projects import ROOT, Project, until
-from ready import BARE, Command, Ready, ready, typed
+from ready import BARE, CLIENT, Command, Ready, ready, typed
 
 BEGUN = "import os, sys, time\nopen('begun', 'w').write(f'{os.getpid()} {os.getsid(0)}')\ntime.sleep(60)\n"
 
@@ -57,6 +57,17 @@ def test_pythonpath_may_lead_to_the_program(made: Project, source: Ready) -> Non
     (made.folder / "tasks.py").write_text(BARE)
     assert not source.takes(made.folder, dict(os.environ))
     assert both(made, source, "pipeline.status", PYTHONPATH=str(ROOT))[2] == 1
+
+
+def test_pythonpath_may_lead_to_the_program_and_to_the_tests_way_to_sign_in(made: Project) -> None:
+    (made.folder / "tasks.py").write_text(BARE)
+    led = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(CLIENT)]), "AML_AUTH": "azureml_server_credential:none"}
+    source = ready(sys.executable, ROOT, {**os.environ, **led})
+    if source is None:
+        pytest.skip("this system's processes have no descriptors, or PYTHONPATH is set")
+    assert not source.takes(made.folder, dict(os.environ))
+    _, err, code = both(made, source, "remote.sync", AML_REMOTE_HOST="azureml:", **led)
+    assert code == 1 and "names no compute instance" in err
 
 
 ENDING = """import atexit, threading
