@@ -97,6 +97,7 @@ class Host:
         self._wheels = wheels
         self._children: list[subprocess.Popen[str]] = []
         self._disks: list[str] = []
+        self._has_served = False
         for part in ("home", "programs", "tmp", "etc/ssh"):
             (folder / part).mkdir(parents=True)
         for path in (folder, folder / "home", folder / "programs"):
@@ -108,7 +109,6 @@ class Host:
         self.sshd = Sshd(self)
         self._holder, self.pid = self._start(Path("/run/docker.sock") if on_loopback else None)
         self._namespaces = namespaces_of(self.pid)
-        self._share_environments()
 
     @property
     def programs(self) -> Path:
@@ -251,7 +251,14 @@ class Host:
         empty(self.folder / "programs")
         empty(self.folder / "tmp")
         self._write_pip_settings()
-        self._share_environments()
+        if self._has_served:
+            self._share_environments()
+
+    def begin_to_serve(self) -> None:
+        """Have what the program makes on hosts; nobody works on one whose SSH server has never been started."""
+        if not self._has_served:
+            self._has_served = True
+            self._share_environments()
 
     def forget_cache(self) -> None:
         """Take away what programs have kept there for later: the next is a first use again."""
@@ -293,15 +300,17 @@ class Host:
     def _share_environments(self) -> None:
         """Take the environments that hosts with the same home and the same packages have built, and leave this one's.
 
-        By hard links: what is built is not written to afterwards, only replaced.
+        By hard links: what is built is not written to afterwards, only replaced. A host on loopback has a home of its
+        own, which environments name. It takes the program's, of which only `bin/python` is started, and leaves none.
         """
-        if self.on_loopback:
-            # Its home is its own, and environments name it.
-            return
         kept = self._wheels.parents[1] / "host-environments" / self._wheels.name
         own = self.folder / "home" / ".cache" / "azureml-debug"
-        for folder, whole in {"program": "*/ready", "environments": "*/azureml-debug.json"}.items():
-            for source, target in ((kept / folder, own / folder), (own / folder, kept / folder)):
+        shared = {"program": "*/ready", "environments": "*/azureml-debug.json"}
+        if self.on_loopback:
+            del shared["environments"]
+        for folder, whole in shared.items():
+            ways = ((kept / folder, own / folder), (own / folder, kept / folder))
+            for source, target in ways[:1] if self.on_loopback else ways:
                 for built in sorted(path.parent for path in source.glob(whole)):
                     if not (target / built.name).exists():
                         self._link(built, target)

@@ -88,6 +88,7 @@ class Sshd:
     def start(self) -> None:
         """Start it, and wait until it listens."""
         assert not self.running, "it runs already"
+        self._host.begin_to_serve()
         self._close()
         self._log = self.log_path.open("ab")
         self._process = subprocess.Popen(
