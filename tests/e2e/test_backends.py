@@ -61,7 +61,9 @@ def submit(connect: Connect, pipelines: PipelineProject) -> Submit:
     return start
 
 
-def test_a_run_goes_through_its_steps_by_itself(connect: Connect, submit: Submit) -> None:
+def test_a_run_goes_through_its_steps_by_itself_and_is_listed_and_found(
+    connect: Connect, submit: Submit, tmp_path: Path
+) -> None:
     run = submit(None)
     assert not run.final and not run.debugged
     later = connect()
@@ -72,11 +74,18 @@ def test_a_run_goes_through_its_steps_by_itself(connect: Connect, submit: Submit
     assert [step.exit_code for step in run.steps] == ([None] * 3 if WORKSPACE else [0, 0, 0])
     assert all(step.started and step.ended for step in run.steps)
     assert b"the result is 36" in run.log(run.step("tell"), 0).read_bytes()
+    # To cancel what is over changes nothing.
+    assert later.cancel(run).status == records.COMPLETED
+    runs_are_listed_latest_first_and_found_by_number_id_and_beginning(connect(), run, submit(None))
+    # No run of another project is seen.
+    (tmp_path / "elsewhere").mkdir()
+    other = backends.load(resolve(tmp_path / "elsewhere", environ={}, cwd=tmp_path), Console(as_json=True))
+    assert other.runs() == []
 
 
-def test_runs_are_listed_latest_first_and_found_by_number_id_and_beginning(connect: Connect, submit: Submit) -> None:
-    first, second = (submit(None) for _ in range(2))
-    backend = connect()
+def runs_are_listed_latest_first_and_found_by_number_id_and_beginning(
+    backend: Backend, first: RunRecord, second: RunRecord
+) -> None:
     assert [run.run_id for run in backend.runs()] == [second.run_id, first.run_id]
     assert backend.find(None).run_id == second.run_id
     for wanted in (str(first.number), first.run_id, first.run_id[:-3]):
@@ -102,13 +111,6 @@ def test_a_debugged_step_announces_itself_and_cancel_ends_everything(connect: Co
     assert connect().refresh(run).status == records.CANCELED
 
 
-def test_cancel_of_a_run_that_is_over_changes_nothing(connect: Connect, submit: Submit) -> None:
-    backend = connect()
-    run = submit(None)
-    until(lambda: backend.refresh(run).final, "the end")
-    assert backend.cancel(run).status == records.COMPLETED
-
-
 def test_a_submission_that_fails_leaves_no_run(connect: Connect, submit: Submit, pipelines: PipelineProject) -> None:
     broken = pipelines.folder / "broken.yml"
     broken.write_text("name: x\ndependencies:\n  - no-such-package-of-anybody-at-all==7\n")
@@ -123,13 +125,6 @@ def test_a_submission_that_fails_leaves_no_run(connect: Connect, submit: Submit,
         submit(None)
     assert "no-such-package-of-anybody-at-all" in str(caught.value) + "".join(caught.value.details)
     assert connect().runs() == []
-
-
-def test_no_run_of_another_project_is_seen(submit: Submit, tmp_path: Path) -> None:
-    submit(None)
-    (tmp_path / "elsewhere").mkdir()
-    other = backends.load(resolve(tmp_path / "elsewhere", environ={}, cwd=tmp_path), Console(as_json=True))
-    assert other.runs() == []
 
 
 @pytest.mark.skipif(bool(WORKSPACE), reason="it is what runs this")
