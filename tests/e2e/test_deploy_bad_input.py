@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from projects import ANY_ENGINE, PLAIN, Project, listeners, post, until
+from projects import ANY_ENGINE, PLAIN, Project, Result, listeners, post, until
 
 
 def nothing_left(project: Project) -> None:
@@ -54,9 +54,9 @@ def listening() -> Iterator[int]:
 
 
 SCRIPTS = {
-    "raises in the standard library": (
-        "import os\nos.environ['NO_SUCH_VARIABLE']\n" + PLAIN,
-        ["score.py:2: error: KeyError: 'NO_SUCH_VARIABLE'"],
+    "raises in the standard library, called by another file": (
+        "import helper\n" + PLAIN,
+        ["helper.py:2: error: KeyError: 'NO_SUCH_VARIABLE'"],
     ),
     "syntax error": (PLAIN.replace("total = sum(numbers)", "total = ("), ["score.py:14: error: SyntaxError"]),
     # Which only who runs it can know.
@@ -65,18 +65,16 @@ SCRIPTS = {
         ["score.py: error: ", "has no function init()"],
     ),
     "raises in init": (PLAIN.replace("model = 10", "model = 1 / 0"), ["score.py:9: error: ZeroDivisionError"]),
-    "raises at import": ("raise RuntimeError('no licence')\n" + PLAIN, ["score.py:1: error: RuntimeError: no licence"]),
     "exits at import": ("import sys\nsys.exit(5)\n" + PLAIN, ["score.py:2: error: SystemExit: 5"]),
     "missing package": ("import no_such_package\n" + PLAIN, ["score.py:1: error: ", "requirements.txt"]),
     "dies at once": ("import os\nos._exit(9)\n" + PLAIN, ["did not come up", "inv container.logs"]),
     "is killed": ("import os\nos.kill(os.getpid(), 9)\n" + PLAIN, ["did not come up", "inv container.logs"]),
-    "error in another file": ("import helper\n" + PLAIN, ["helper.py:2: error: NameError"]),
 }
 
 
 #: What a service announces is the same on each engine; what ends before it can is seen by the engine.
 FAULTS = [("process", fault) for fault in SCRIPTS] + [
-    ("docker", fault) for fault in ("raises at import", "missing package", "dies at once", "is killed")
+    ("docker", fault) for fault in ("missing package", "dies at once", "is killed")
 ]
 
 
@@ -84,18 +82,10 @@ FAULTS = [("process", fault) for fault in SCRIPTS] + [
 def test_a_score_script_that_cannot_be_loaded_is_named_with_its_line(project: Project, fault: str) -> None:
     text, parts = SCRIPTS[fault]
     project.write_score(text)
-    (project.score.parent / "helper.py").write_text("\nfoo\n")
+    (project.score.parent / "helper.py").write_text("import os\nos.environ['NO_SUCH_VARIABLE']\n")
     project.inv("deploy.debug").says(*parts)
     nothing_left(project)
     assert project.ok("container.logs").out
-
-
-@ANY_ENGINE
-def test_a_mended_score_script_serves(project: Project) -> None:
-    project.write_score("")
-    project.inv("deploy.debug").says("has no function init()")
-    project.write_score(PLAIN)
-    assert post(project.debug()["scoring_url"]) == {"answer": 60}
 
 
 NO_ENVIRONMENT = "name: wrong\ndependencies: [{pip: [azureml-no-such-package-anywhere==1.2.3]}]\n"
@@ -160,11 +150,20 @@ def test_a_port_held_by_another_program_is_named_with_its_holder(project: Projec
     nothing_left(project)
 
 
-def test_a_service_that_runs_goes_on_when_the_next_one_cannot_start(project: Project) -> None:
+def test_a_service_that_runs_goes_on_when_the_next_one_cannot_start_and_is_stopped_without_its_files(
+    project: Project,
+) -> None:
     debug = project.debug()
     with listening() as port:
         project.inv("deploy.debug", AML_SCORING_PORT=str(port)).says(f"Port {port} is held by")
     assert post(debug["scoring_url"]) == {"answer": 60}
+    (project.folder / ".vscode" / "launch.json").write_bytes(BROKEN)
+    project.inv("deploy.debug").says("launch.json:3: error: ")
+    assert post(debug["scoring_url"]) == {"answer": 60}
+    shutil.rmtree(project.folder / ".azureml-debug")
+    assert "Took away" in project.ok("deploy.stop").out
+    nothing_left(project)
+    assert not listeners(debug["debug"]["port"])
 
 
 def test_a_package_that_does_not_exist_shows_the_end_of_pips_output(project: Project) -> None:
@@ -223,14 +222,6 @@ def test_a_broken_launch_json_is_left_alone_and_its_line_named(project: Project)
 
 
 @ANY_ENGINE
-def test_a_broken_launch_json_is_told_before_the_service_that_runs_is_touched(project: Project) -> None:
-    debug = project.debug()
-    (project.folder / ".vscode" / "launch.json").write_bytes(BROKEN)
-    project.inv("deploy.debug").says("launch.json:3: error: ")
-    assert post(debug["scoring_url"]) == {"answer": 60}
-
-
-@ANY_ENGINE
 def test_an_unreadable_and_an_unwritable_launch_json_are_named(project: Project) -> None:
     (project.folder / ".vscode" / "launch.json").mkdir(parents=True)
     project.inv("deploy.debug").says("launch.json")
@@ -270,50 +261,57 @@ def reaches(project: Project, child: subprocess.Popen[str], step: str) -> None:
 
 
 #: Which signal it is makes no difference to an engine.
-SIGNALS = [
-    ("process", "build", signal.SIGINT),
-    ("docker", "build", signal.SIGINT),
-    ("process", "run", signal.SIGINT),
-    ("docker", "run", signal.SIGINT),
-    ("process", "run", signal.SIGTERM),
-    ("process", "loading", signal.SIGINT),
-    ("docker", "loading", signal.SIGHUP),
-]
+SIGNALS = {
+    "process": [("build", signal.SIGINT), ("run", signal.SIGINT), ("run", signal.SIGTERM), ("loading", signal.SIGINT)],
+    "docker": [("build", signal.SIGINT), ("run", signal.SIGINT), ("loading", signal.SIGHUP)],
+}
 
 
-@pytest.mark.parametrize(("engine", "step", "number"), SIGNALS, indirect=["engine"])
-def test_ctrl_c_takes_away_what_was_begun(project: Project, tmp_path: Path, step: str, number: int) -> None:
-    if step == "build":
-        project.environ["XDG_CACHE_HOME"] = str(tmp_path / "cache")
-        environment = project.folder / "environment"
-        environment.mkdir()
-        # A name of its own, so that it has to be built, and something that takes a while.
-        (environment / "conda.yml").write_text(
-            f"name: interrupted-{os.getpid()}-{number}\ndependencies:\n  - pip:\n    - azureml-inference-server-http\n"
-        )
-        project.environ["AML_INFERENCE_ENV"] = "environment"
-    project.write_score("import time\ntime.sleep(60)\n" + PLAIN)
+def test_what_interrupted_and_killed_commands_have_begun_is_taken_away_and_the_next_one_works(
+    project: Project, engine: str, tmp_path: Path
+) -> None:
+    for step, number in SIGNALS[engine]:
+        if step == "build":
+            result = interrupted_build(project, number, tmp_path / "cache")
+        else:
+            project.write_score("import time\ntime.sleep(60)\n" + PLAIN)
+            child = project.start("deploy.debug")
+            reaches(project, child, step)
+            os.kill(child.pid, number)
+            result = project.finish(child, 60)
+        result.says("Interrupted", "inv deploy.debug", code=130)
+        nothing_left(project)
+    # A second Ctrl-C does not stop the clean-up.
     child = project.start("deploy.debug")
-    reaches(project, child, step)
-    os.kill(child.pid, number)
-    result = project.finish(child, 60)
-    result.says("Interrupted", "inv deploy.debug", code=130)
+    reaches(project, child, "loading")
+    for _ in range(4):
+        child.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    assert project.finish(child, 60).code == 130
     nothing_left(project)
-    assert not list((tmp_path / "cache").glob("azureml-debug/environments/*"))
-    for name in ("AML_INFERENCE_ENV", "XDG_CACHE_HOME"):
-        project.environ.pop(name, None)
-    project.write_score(PLAIN)
-    assert post(project.debug()["scoring_url"]) == {"answer": 60}
-
-
-def test_a_killed_command_leaves_nothing_that_keeps_the_next_from_working(project: Project) -> None:
-    project.write_score("import time\ntime.sleep(60)\n" + PLAIN)
+    # A killed one leaves nothing that keeps the next from working.
     child = project.start("deploy.debug")
     reaches(project, child, "loading")
     child.kill()
     project.finish(child)
     project.write_score(PLAIN)
     assert post(project.debug()["scoring_url"]) == {"answer": 60}
+
+
+def interrupted_build(project: Project, number: int, cache: Path) -> Result:
+    """Interrupt the build of an environment, which leaves nothing in the cache."""
+    environment = project.folder / "environment"
+    environment.mkdir()
+    # A name of its own, so that it has to be built, and something that takes a while.
+    (environment / "conda.yml").write_text(
+        f"name: interrupted-{os.getpid()}-{number}\ndependencies:\n  - pip:\n    - azureml-inference-server-http\n"
+    )
+    child = project.start("deploy.debug", AML_INFERENCE_ENV="environment", XDG_CACHE_HOME=str(cache))
+    reaches(project, child, "build")
+    os.kill(child.pid, number)
+    result = project.finish(child, 60)
+    assert not list(cache.glob("azureml-debug/environments/*"))
+    return result
 
 
 def test_nothing_in_the_background_keeps_the_callers_output_open(project: Project) -> None:
@@ -347,12 +345,6 @@ class TestDockerOnly:
             nothing_left(project)
         finally:
             subprocess.run(["docker", "rm", "-f", name], check=True, capture_output=True)
-
-    def test_ours_of_yesterday_is_replaced(self, project: Project) -> None:
-        debug = project.debug("--container-name", "yesterday")
-        subprocess.run(["docker", "kill", "yesterday"], check=True, capture_output=True)
-        (project.state / "session.json").unlink()
-        assert debug["container"] == project.debug("--container-name", "yesterday")["container"]
 
     def test_a_port_held_by_a_container_names_the_container(self, project: Project) -> None:
         name = f"holder-{os.getpid()}"
@@ -429,12 +421,19 @@ class TestDockerOnly:
         assert "may not use" in out or "ermission" in out
         assert "usermod -aG docker" in out
 
-    def test_a_service_that_is_removed_from_outside_is_noticed(self, project: Project) -> None:
-        debug = project.debug()
-        subprocess.run(["docker", "rm", "-f", debug["container"]], check=True, capture_output=True)
+    def test_ours_of_yesterday_is_replaced_and_one_that_is_removed_from_outside_is_noticed(
+        self, project: Project
+    ) -> None:
+        name = f"yesterday-{os.getpid()}"
+        debug = project.debug("--container-name", name)
+        subprocess.run(["docker", "kill", name], check=True, capture_output=True)
+        (project.state / "session.json").unlink()
+        again = project.debug("--container-name", name)
+        assert debug["container"] == again["container"]
+        subprocess.run(["docker", "rm", "-f", again["container"]], check=True, capture_output=True)
         project.inv("deploy.reload").says("ended", "inv deploy.debug")
         assert "No service" in project.ok("container.stop").out
-        assert not listeners(debug["debug"]["port"])
+        assert not listeners(again["debug"]["port"])
 
 
 @pytest.mark.parametrize("engine", ["process"], indirect=True)
@@ -456,15 +455,9 @@ def test_one_port_for_both_is_refused(project: Project) -> None:
     nothing_left(project)
 
 
-def test_a_service_whose_files_were_deleted_is_stopped_all_the_same(project: Project) -> None:
-    debug = project.debug()
-    shutil.rmtree(project.folder / ".azureml-debug")
-    assert "Took away" in project.ok("deploy.stop").out
-    nothing_left(project)
-    assert not listeners(debug["debug"]["port"])
-
-
-def test_a_copy_of_a_project_leaves_the_originals_service_alone(project: Project) -> None:
+def test_a_copy_of_a_project_leaves_the_originals_service_alone_and_a_moved_one_can_stop_its_own(
+    project: Project,
+) -> None:
     debug = project.debug()
     copy = Project(project.folder.parent / "a copy", dict(project.environ))
     # Not by shutil, which refuses runit's pipes.
@@ -473,24 +466,9 @@ def test_a_copy_of_a_project_leaves_the_originals_service_alone(project: Project
     copy.inv("deploy.reload").says("No service", "inv deploy.debug")
     assert post(debug["scoring_url"]) == {"answer": 60}
     copy.clean_up()
-
-
-def test_a_moved_project_can_stop_its_service(project: Project) -> None:
-    project.debug()
     moved = Project(project.folder.parent / "moved", dict(project.environ))
     project.folder.rename(moved.folder)
     moved.inv("deploy.reload").says("was moved", "inv deploy.debug")
     moved.ok("deploy.stop")
     nothing_left(project)
     moved.clean_up()
-
-
-def test_a_second_ctrl_c_does_not_stop_the_clean_up(project: Project) -> None:
-    project.write_score("import time\ntime.sleep(60)\n" + PLAIN)
-    child = project.start("deploy.debug")
-    reaches(project, child, "loading")
-    for _ in range(4):
-        child.send_signal(signal.SIGINT)
-        time.sleep(0.05)
-    assert project.finish(child, 60).code == 130
-    nothing_left(project)
