@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Iterator
@@ -104,6 +105,25 @@ def test_a_service_is_made_started_asked_replaced_and_ended_and_nothing_is_left(
     assert not listeners(spec.scoring_port) and not listeners(spec.debug_port)
     # Once more does no harm.
     made.stop(service)
+
+
+@pytest.mark.parametrize("engine", ["docker"], indirect=True)
+def test_a_container_has_its_own_image_though_another_project_has_taken_the_tag_meanwhile(
+    made: Engine, spec: ServiceSpec
+) -> None:
+    import docker
+
+    tag = "azureml-debug-contract:taken"
+    with contextlib.closing(docker.from_env()) as client:
+        own, other = (client.images.get(name).id for name in (spec.image.name, "azureml-debug/base"))
+        made.tag(replace(spec.image, name="azureml-debug/base"), tag, spec.project)
+        try:
+            service = made.create(replace(spec, tag=tag))
+            assert client.containers.get(service.handle).attrs["Image"] == own != other
+            made.stop(service)
+        finally:
+            client.images.remove(tag)
+    assert made.list_leftovers(spec.project) == []
 
 
 def test_what_no_file_tells_of_is_found_and_removed(made: Engine, spec: ServiceSpec) -> None:

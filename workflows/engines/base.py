@@ -50,13 +50,13 @@ class Engine(Protocol):
     def app_root(self, source: Path) -> str:
         """The path at which the service sees its source folder; known before anything is created."""
 
-    def links(self, source: Path, model_dir: Path | None, tag: str, below: str = "") -> Links:
+    def links(self, source: Path, model_dir: Path | None, image: str, below: str = "") -> Links:
         """Targets of symbolic links in a service's folders that the service would not have.
 
         Args:
             source: The source folder that it runs.
             model_dir: Its model folder, if there is one.
-            tag: The tag of its image.
+            image: The name of its image.
             below: The model folder's name in the folder that AZUREML_MODEL_DIR names.
 
         Raises:

@@ -105,9 +105,9 @@ class DockerEngine:
         """See :class:`~workflows.engines.base.Engine`."""
         return APP_ROOT
 
-    def links(self, source: Path, model_dir: Path | None, tag: str, below: str = "") -> Links:
+    def links(self, source: Path, model_dir: Path | None, image: str, below: str = "") -> Links:
         """See :class:`~workflows.engines.base.Engine`."""
-        mounts = [(source, docker_packages.find_app_root(self._client, tag, APP_ROOT))]
+        mounts = [(source, docker_packages.find_app_root(self._client, image, APP_ROOT))]
         model = f"{MODEL_ROOT}/{below}" if below else MODEL_ROOT
         if model_dir is not None:
             mounts.append((model_dir, model))

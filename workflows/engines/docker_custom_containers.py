@@ -101,7 +101,7 @@ def plan_container(client: docker.DockerClient, spec: ServiceSpec) -> ContainerP
 
     serving = spec.serving
     assert serving is not None
-    image = inspect(client, spec.tag)
+    image = inspect(client, spec.image.name)
     image_variables = dict(pair.partition("=")[::2] for pair in image["Config"].get("Env") or ())
     home = str(image["Config"].get("WorkingDir") or "/")
     root = serving.code_place or next(iter(serving.copied), home)

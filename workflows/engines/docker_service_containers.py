@@ -29,7 +29,7 @@ def plan_server_container(client: docker.DockerClient, spec: ServiceSpec) -> Con
     """The container of a service that the inference server serves."""
     from docker.types import Mount
 
-    root = docker_packages.find_app_root(client, spec.tag, APP_ROOT)
+    root = docker_packages.find_app_root(client, spec.image.name, APP_ROOT)
     variables = service_variables(
         app_root=root,
         debuggee=DEBUGGEE_ROOT,
@@ -42,7 +42,7 @@ def plan_server_container(client: docker.DockerClient, spec: ServiceSpec) -> Con
         server_port=SCORING_PORT,
         bind=None,
         model_dir=MODEL_ROOT if spec.model_dir else None,
-        present=docker_packages.image_variables(client, spec.tag),
+        present=docker_packages.image_variables(client, spec.image.name),
     )
     # A mount of type "bind" refuses a missing source; `volumes=` would create a folder instead.
     mounts = [
@@ -114,26 +114,18 @@ def _create_container(
     client: docker.DockerClient, spec: ServiceSpec, plan: ContainerPlan, published: Mapping[str, int]
 ) -> Any:
     from docker.errors import APIError, ImageNotFound
-    from docker.types import LogConfig
 
     try:
+        wanted = docker_images.inspect(client, spec.image.name)["Id"]
         # An interrupt here would leave a container whose id is lost.
         with uninterrupted():
-            return client.containers.create(
-                spec.tag,
-                name=spec.name,
-                labels={
-                    LABEL_KIND: "service",
-                    LABEL_PROJECT: str(spec.project),
-                    LABEL_PORTS: f"{spec.debug_port}:{published['debug']}",
-                },
-                environment=dict(plan.variables),
-                mounts=list(plan.mounts),
-                network=docker_network.ensure_network(client),
-                ports={f"{plan.ports[name]}/tcp": ("127.0.0.1", port) for name, port in published.items()},
-                log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "50m", "max-file": "2"}),
-                **plan.options,
-            )
+            # With the tag, since `docker ps` shows the name that a container was created from.
+            container = _create_from(client, spec.tag, spec, plan, published)
+            if container.attrs["Image"] == wanted:
+                return container
+            # All projects of a machine share the tag, and another one has given it to its own image meanwhile.
+            container.remove(force=True)
+            return _create_from(client, spec.image.name, spec, plan, published)
     except ImageNotFound as error:
         raise UserError(f"There is no image {spec.tag}.", "First: inv deploy.tag") from error
     except APIError as error:
@@ -143,6 +135,28 @@ def _create_container(
                 "Try again, or choose another name: --container-name NAME.",
             ) from error
         raise
+
+
+def _create_from(
+    client: docker.DockerClient, image: str, spec: ServiceSpec, plan: ContainerPlan, published: Mapping[str, int]
+) -> Any:
+    from docker.types import LogConfig
+
+    return client.containers.create(
+        image,
+        name=spec.name,
+        labels={
+            LABEL_KIND: "service",
+            LABEL_PROJECT: str(spec.project),
+            LABEL_PORTS: f"{spec.debug_port}:{published['debug']}",
+        },
+        environment=dict(plan.variables),
+        mounts=list(plan.mounts),
+        network=docker_network.ensure_network(client),
+        ports={f"{plan.ports[name]}/tcp": ("127.0.0.1", port) for name, port in published.items()},
+        log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "50m", "max-file": "2"}),
+        **plan.options,
+    )
 
 
 def _raise_start_error(error: Any, spec: ServiceSpec) -> None:

@@ -88,7 +88,7 @@ class ProcessEngine:
         """See :class:`~workflows.engines.base.Engine`."""
         return os.path.realpath(source)
 
-    def links(self, source: Path, model_dir: Path | None, tag: str, below: str = "") -> Links:
+    def links(self, source: Path, model_dir: Path | None, image: str, below: str = "") -> Links:
         """No links: a process sees their targets anyway."""
         return Links()
 

@@ -75,7 +75,7 @@ class Specification:
         linked: dict[str, str] = {}
         said: list[str] = []
         if serving is None:
-            links = self.engine.links(settings.source_root, settings.model_dir, settings.image_tag, below)
+            links = self.engine.links(settings.source_root, settings.model_dir, image.name, below)
             linked, said = dict(links.places), list(links.notes)
         named = service_variables.collect_variables(
             settings, self.env, described=deployment.variables if deployment else None
