@@ -92,6 +92,9 @@ class Ready:
 
     def takes(self, folder: Path, environ: Mapping[str, str]) -> bool:
         """Whether a command in a folder would load the same modules, and Python start in the same way."""
+        if str(folder) == self._root:
+            # Its own tasks.py, beside what is loaded.
+            return deciding(environ, self._root) == self._deciding
         if not self.takes_lines(folder, environ):
             return False
         try:
@@ -123,11 +126,8 @@ class Ready:
         """
         told, tells = os.pipe()
         try:
-            wanted = json.dumps({"arguments": list(arguments), "folder": folder, "environ": dict(environ)}).encode()
-            handed = array.array("i", [*streams, tells])
             with self._lock:
-                self._socket.sendmsg([struct.pack("!I", len(wanted))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, handed)])
-                self._socket.sendall(wanted)
+                send(self._socket, arguments, folder, environ, [*streams, tells])
         except BaseException:
             os.close(told)
             raise
@@ -193,23 +193,46 @@ def _ready(python: str, root: Path, deciding: frozenset[tuple[str, str]], sdk: s
     return made
 
 
-class Command(subprocess.Popen[str]):
-    """A command that a :class:`Ready` has started, as a Popen.
+class Asked:
+    """The same process, asked at its socket by another than the one that has started it.
 
     Args:
-        source: Who starts it.
-        arguments: What Python is given.
-        cwd: Where.
-        env: Its variables, all of them.
+        place: The socket.
     """
 
-    def __init__(self, source: Ready, arguments: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
-        self._source = source
-        self._told = -1
-        pipe = subprocess.PIPE
-        super().__init__(
-            list(arguments), cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
-        )
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def begin(self, arguments: Sequence[str], folder: str, environ: Mapping[str, str], streams: Sequence[int]) -> int:
+        """See :meth:`Ready.begin`."""
+        told, tells = os.pipe()
+        try:
+            with socket.socket(socket.AF_UNIX) as asking:
+                asking.connect(self._place)
+                send(asking, arguments, folder, environ, [*streams, tells])
+        except BaseException:
+            os.close(told)
+            raise
+        finally:
+            os.close(tells)
+        return told
+
+
+def send(
+    to: socket.socket, arguments: Sequence[str], folder: str, environ: Mapping[str, str], handed: Sequence[int]
+) -> None:
+    """Send a command to the process that is to start it."""
+    wanted = json.dumps({"arguments": list(arguments), "folder": folder, "environ": dict(environ)}).encode()
+    descriptors = array.array("i", handed)
+    to.sendmsg([struct.pack("!I", len(wanted))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+    to.sendall(wanted)
+
+
+class Begun(subprocess.Popen[Any]):
+    """A Popen whose process another one starts."""
+
+    source: Ready | Asked
+    _told = -1
 
     def _execute_child(
         self, args: Any, _executable: Any, _preexec: Any, _close: Any, _pass: Any, cwd: Any, env: Any, *others: Any
@@ -217,7 +240,7 @@ class Command(subprocess.Popen[str]):
         # The first four of the others concern Windows and shells, or the pipes' ends follow them directly.
         ends = others[3:9]
         p2cread, _, _, c2pwrite, _, errwrite = ends
-        self._told = self._source.begin(args, str(cwd), env, [p2cread, c2pwrite, errwrite])
+        self._told = self.source.begin(args, str(cwd or os.getcwd()), env, [p2cread, c2pwrite, errwrite])
         self.pid = struct.unpack("!q", self._eight())[0]
         self._child_created = True
         self._close_pipe_fds(*ends)  # type: ignore[attr-defined]
@@ -246,6 +269,24 @@ class Command(subprocess.Popen[str]):
                 if self.returncode is None and (found := self._try_wait(os.WNOHANG))[0]:
                     self._handle_exitstatus(found[1])  # type: ignore[attr-defined]
         return self.returncode
+
+
+class Command(Begun):
+    """A command that a :class:`Ready` has started, as a Popen.
+
+    Args:
+        source: Who starts it.
+        arguments: What Python is given.
+        cwd: Where.
+        env: Its variables, all of them.
+    """
+
+    def __init__(self, source: Ready, arguments: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
+        self.source = source
+        pipe = subprocess.PIPE
+        super().__init__(
+            list(arguments), cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
+        )
 
 
 def run_lines(

@@ -19,10 +19,13 @@ import runpy
 import selectors
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import types
 from typing import Any
+
+from ready import PLAIN, Asked, Begun, deciding
 
 #: What commands load that work on this machine; the rest is loaded by the command that needs it.
 _LEFT_OUT = (
@@ -31,6 +34,10 @@ _LEFT_OUT = (
     "workflows.reference",
     "workflows.tasks.development",
 )
+
+#: The background processes that start as their command has: those that no test and no part of the program looks up by
+#: its command line or variables, which are this process's own.
+_BACKGROUND = ("workflows.runs.runner",)
 
 
 def load(root: str, sdk: str = "") -> None:
@@ -99,6 +106,34 @@ def become(wanted: dict[str, Any], streams: list[int]) -> None:
         sys.path.insert(1, first)
 
 
+def background(place: str) -> None:
+    """Have a command's background processes start as it has, each as a copy of the process that has loaded the program.
+
+    Those of a command whose environment has ``AZUREML_DEBUG_TEST_PLAIN`` start the usual way.
+
+    Args:
+        place: Where the process that has started the command is asked for others.
+    """
+    usual, told = subprocess.Popen._execute_child, deciding(os.environ, "")  # type: ignore[attr-defined]
+
+    def execute(self: Any, args: Any, executable: Any, *others: Any) -> None:
+        environ = others[4]
+        asked = isinstance(args, list) and args[:2] == [sys.executable, "-m"] and args[2] in _BACKGROUND
+        if asked and PLAIN not in environ:
+            path, _, more = environ["PYTHONPATH"].partition(os.pathsep)
+            if path in sys.path and deciding({**environ, "PYTHONPATH": more}, "") == told:
+                kind = type(self)
+                self.__class__ = type(kind.__name__, (Begun, kind), {"source": Asked(place)})
+                try:
+                    self._execute_child(args[1:], executable, *others)
+                    return
+                except (ConnectionError, FileNotFoundError):
+                    self.__class__ = kind
+        usual(self, args, executable, *others)
+
+    subprocess.Popen._execute_child = execute  # type: ignore[attr-defined]
+
+
 def serve(source: socket.socket, listener: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Start commands and tell how they end. Returns in each copy, with what that has to become."""
     events = selectors.DefaultSelector()
@@ -127,6 +162,8 @@ def serve(source: socket.socket, listener: socket.socket) -> tuple[dict[str, Any
                 os._exit(0)
             pid = os.fork()
             if not pid:
+                # Else it is closed whenever the garbage collector finds it, by a number that is another file's by then.
+                events.close()
                 return wanted, fds[:3]
             for fd in fds[:3]:
                 os.close(fd)
@@ -143,6 +180,8 @@ def tell(descriptor: int, number: int) -> None:
 def run(kind: str, what: str) -> None:
     """Run a module (`-m`) or lines of Python (`-c`)."""
     if kind == "-m":
+        # As in a process that has not loaded it as anything else.
+        sys.modules.pop(what, None)
         runpy.run_module(what, run_name="__main__", alter_sys=True)
         return
     module = sys.modules["__main__"] = types.ModuleType("__main__")
@@ -174,9 +213,11 @@ def main() -> None:
     # Copies share what is never looked through.
     gc.freeze()
     wanted, streams = serve(source, listener)
+    place = listener.getsockname()
     source.detach()
     listener.detach()
     become(wanted, streams)
+    background(place)
     code = 0
     try:
         run(*wanted["arguments"][:2])

@@ -21,6 +21,7 @@ from conftest import Hostile, make_project
 from experiments import ExperimentProject, make_experiment_project
 from pipelines import PipelineProject, make_pipeline_project
 from projects import Project, listeners, until
+from ready import PLAIN as STARTED_PLAINLY
 
 #: Kills of the whole suite; `--hostile N` makes N.
 KILLS = 12
@@ -134,7 +135,8 @@ def story(request: pytest.FixtureRequest, tmp_path: Path, engine: str) -> Iterat
         made = make_experiment_project(folder, engine)
         debug = ("experiment.debug", "sums", "--script", "train.py", "--json")
         found = Story(made, debug, "experiment.cancel", mark, runtime)
-    made.environ |= {MARK: mark, "XDG_RUNTIME_DIR": str(runtime)}
+    # What goes on in the background is found by its variables and its command line.
+    made.environ |= {MARK: mark, "XDG_RUNTIME_DIR": str(runtime), STARTED_PLAINLY: "1"}
     if request.param == "deploy":
         # One that is missing takes longer than all the rest.
         made.ok("deploy.build")

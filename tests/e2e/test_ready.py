@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -9,10 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import make_project
+from pipelines import make_pipeline_project
 from projects import ROOT, Project, until
-from ready import BARE, CLIENT, Command, Ready, ready, typed
+from ready import BARE, CLIENT, PLAIN, Command, Ready, ready, typed
 
 BEGUN = "import os, sys, time\nopen('begun', 'w').write(f'{os.getpid()} {os.getsid(0)}')\ntime.sleep(60)\n"
 
@@ -171,3 +174,30 @@ def test_what_another_process_starts_has_its_streams_and_its_end(made: Project, 
         assert relay.wait(30) == 128 + signal.SIGTERM
     (made.folder / "invoke.py").touch()
     assert typed(ROOT, made.folder, os.environ) == [sys.executable, "-m", "invoke"]
+
+
+def test_its_files_stay_open_when_garbage_is_collected(made: Project, source: Ready) -> None:
+    tasks = made.folder / "tasks.py"
+    lines = "import gc, os\nopened = [os.open('.', os.O_RDONLY) for _ in range(20)]\ngc.collect()\n"
+    tasks.write_text(f"{tasks.read_text()}{lines}print([os.path.isdir(one) for one in opened])\n")
+    assert both(made, source, "--list")[0].startswith(str([True] * 20))
+
+
+def test_what_a_command_leaves_in_the_background_begins_as_it_has(tmp_path: Path, source: Ready) -> None:
+    project = make_pipeline_project(tmp_path / "a project", "process")
+    seen = tmp_path / "seen"
+    project.single(f"import os, time\nwhile not os.path.exists({str(seen)!r}):\n    time.sleep(0.05)\n")
+    lines, ends = [], []
+    for more in ({}, {PLAIN: "1"}):
+        run = project.ok("pipeline.debug", "--no-wait", "--json", **more).json["run_id"]
+        folder = project.runs / run
+        runner = psutil.Process(json.loads((folder / "runner.json").read_text())["pid"])
+        lines.append(" ".join(runner.cmdline()))
+        assert os.getsid(runner.pid) == runner.pid
+        until(lambda: Path(runner.cwd()) == folder, "its run")  # noqa: B023
+        seen.touch()
+        runner.wait(60)
+        seen.unlink()
+        ends.append((project.record()["status"], (folder / "runner.log").read_text()))
+    assert "ready_process.py" in lines[0] and "workflows.runs.runner --warm" in lines[1]
+    assert ends == [("Completed", "")] * 2

@@ -25,6 +25,7 @@ from conftest import make_project
 from experiments import ExperimentProject
 from pipelines import PipelineProject
 from projects import ROOT, Project, Result
+from ready import PLAIN as STARTED_PLAINLY
 
 #: Another one for each of the processes that run tests side by side: each looks at all processes of the machine.
 NAME = "Canary7Zq" + os.environ.get("PYTEST_XDIST_WORKER", "gw")
@@ -112,7 +113,8 @@ def watch(tmp_path: Path) -> Iterator[Callable[..., Watch]]:
                 own.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 others.mkdir(mode=0o700, parents=True, exist_ok=True)
                 own.symlink_to(others)
-            project.environ["XDG_CACHE_HOME"] = str(cache)
+            # The command lines of what goes on in the background are those that users have.
+            project.environ |= {"XDG_CACHE_HOME": str(cache), STARTED_PLAINLY: "1"}
             return stack.enter_context(Watch(project, cache))
 
         yield begin
