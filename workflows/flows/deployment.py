@@ -328,7 +328,7 @@ class Deployment(ExistingService):
         """Check that a container has the targets of links that were made or changed since it was created."""
         from ..engines.links import find_missing_path
 
-        found = self._engine_of(service).links(service.source, None, service.tag)
+        found = self._engine_of(service).links(service.source, None, service.environment)
         lacks = find_missing_path(found, service.links)
         if lacks is not None:
             raise UserError(
