@@ -102,7 +102,7 @@ def test_a_deployments_file_alone_leads_to_a_breakpoint_in_its_script(files: Pro
     assert files.ok("container.stop", "--json", AML_DEPLOYMENT_FILE="endpoints/blue.yml").json["stopped"]
 
 
-def test_an_image_that_serves_by_itself_is_stopped_in_its_own_program(
+def test_an_image_that_serves_by_itself_is_stopped_in_its_own_program_and_given_up_when_it_does_not_get_ready(
     files: Project, image_of_its_own: Callable[[Project, str], None]
 ) -> None:
     own = "endpoints/own.yml"
@@ -127,14 +127,11 @@ def test_an_image_that_serves_by_itself_is_stopped_in_its_own_program(
     inspected = files.ok("deploy.inspect", place, "--request", "request.json", "--json").json
     assert inspected["stopped"]["line"] == FACTOR_LINE and inspected["response"]["body"] == expected
     assert held["scoring_url"].endswith("/predict")
+    files.ok("container.stop")
+    an_image_that_never_gets_ready_is_given_up_with_the_end_of_its_log(files)
 
 
-def test_an_image_that_never_gets_ready_is_given_up_with_the_end_of_its_log(
-    files: Project, image_of_its_own: Callable[[Project, str], None]
-) -> None:
-    if files.environ["AML_ENGINE"] != "docker":
-        pytest.skip("images take Docker")
-    image_of_its_own(files, "debug-that-is-never-ready:1")
+def an_image_that_never_gets_ready_is_given_up_with_the_end_of_its_log(files: Project) -> None:
     text = OWN.replace("/ready", "/nowhere") + "readiness_probe: {initial_delay: 1, period: 1, failure_threshold: 2}\n"
     (files.folder / "endpoints" / "own.yml").write_text(text)
     refused = files.inv("deploy.debug", "--deployment", "endpoints/own.yml")
