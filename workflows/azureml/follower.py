@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from .. import tracebacks, unexpected_errors
@@ -188,6 +189,21 @@ class Follower:
         store.close(self.run, status, reason if status != records.COMPLETED else "")
 
 
+def cancel_job(history: RunHistory, run_id: str) -> None:
+    """Ask the workspace to cancel a job of SDK v2, with the token that the run is followed with.
+
+    Raises:
+        UserError: It refuses.
+        Exception: It cannot be asked now.
+    """
+    try:
+        history.cancel_job(run_id)
+    except Exception as error:
+        if is_transient(error):
+            raise
+        raise explain(error, "canceling the run") from error
+
+
 def main(folder: Path) -> int:
     """Follow the run of a folder; returns the exit code, which no program reads."""
 
@@ -206,9 +222,10 @@ def main(folder: Path) -> int:
         with sent_by(f"The workspace {place.workspace}"):
             history = RunHistory(access)
             steps = [step.name for step in run.steps]
-            service = PipelineService(
-                history, place.run_id, lambda: run_sdk_process(folder, "cancel"), steps, single=place.single
-            )
+            # Only SDK v1 knows how its runs are canceled.
+            by_v1 = partial(run_sdk_process, folder, "cancel")
+            cancel = partial(cancel_job, history, place.run_id) if place.sdk == "v2" else by_v1
+            service = PipelineService(history, place.run_id, cancel, steps, single=place.single)
             secret = token.read_text() if token.exists() else ""
             key = load_key(folder) if place.reach != "network" and any(step.debugged for step in run.steps) else None
             relay = RunRelay(history, key) if key is not None else None

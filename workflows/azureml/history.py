@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from ..received import Refused, display_text, message, one_line, relative_path, web_address
@@ -22,8 +22,9 @@ _PAGE = 500
 _PAGES = 1000
 #: Threads that may send requests at the same time.
 _CONNECTIONS = 16
-#: The version of the resource manager's API for compute targets.
+#: The version of the resource manager's API for compute targets, and for jobs that are canceled.
 _MANAGER_VERSION = "2023-04-01"
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,21 @@ class RunHistory:
 
         return child_object(self._get(address, {"api-version": version}), "properties")
 
+    def cancel_job(self, run_id: str) -> None:
+        """Ask the workspace to cancel a job of SDK v2. It raises the same errors as :meth:`run`."""
+
+        def ask(access: Access) -> None:
+            address = f"{access.manager.rstrip('/')}{access.scope}/jobs/{quote(run_id, '')}/cancel"
+            with self.http.post(
+                address,
+                params={"api-version": _MANAGER_VERSION},
+                headers={"Authorization": access.authorization},
+                timeout=limited_requests.SILENCE_SECONDS,
+            ) as answered:
+                answered.raise_for_status()
+
+        self._with_access(ask)
+
     def outputs(self, run_id: str, version: str) -> dict[str, str]:
         """The addresses of the outputs of a job of SDK v2, or of one of its steps, by name.
 
@@ -267,21 +283,24 @@ class RunHistory:
         parameters: dict[str, str] | None = None,
         body: Mapping[str, object] | None = None,
     ) -> dict[str, Any]:
-        import requests
-
         def ask(access: Access) -> bytes:
             return limited_requests.fetch_response(
                 self.http, address(access), access.authorization, parameters or {}, body
             )
 
+        return message(self._with_access(ask), "an answer")
+
+    def _with_access(self, ask: Callable[[Access], _Answer]) -> _Answer:
+        """Do what takes an access; once more with a renewed one where the service refuses the token."""
+        import requests
+
         access = self._access.access()
         try:
-            content = ask(access)
+            return ask(access)
         except requests.HTTPError as error:
             if error.response is None or error.response.status_code != 401:
                 raise
-            content = ask(self._access.access(refused=access.authorization))
-        return message(content, "an answer")
+            return ask(self._access.access(refused=access.authorization))
 
 
 def _values(answer: Mapping[str, Any]) -> list[dict[str, Any]]:

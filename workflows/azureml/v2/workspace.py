@@ -11,7 +11,7 @@ from ... import watched_requests  # noqa: F401
 from ...errors import UserError
 from ...received import as_json, message, web_address
 from ...settings import Settings
-from ..access import Access
+from ..access import Access, RenewingAccess
 from ..errors import SIGNING_IN, NotFound, Report, attempt, clock_ahead
 from ..history import RunHistory, child_object
 from ..limited_requests import fetch_response
@@ -22,7 +22,6 @@ from .credentials import make_credential
 
 #: Versions of the resource manager's API for workspaces and for jobs.
 _WORKSPACES_VERSION, JOBS_VERSION = "2023-10-01", "2023-04-01"
-_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -82,13 +81,7 @@ class Workspace:
         Raises:
             requests.RequestException: The request failed.
         """
-        access = self.access()
-        address = f"{access.manager.rstrip('/')}{access.scope}/jobs/{run_id}/cancel"
-        headers = {"Authorization": access.authorization}
-        with requests.post(
-            address, params={"api-version": JOBS_VERSION}, headers=headers, timeout=_SECONDS
-        ) as answered:
-            answered.raise_for_status()
+        RunHistory(RenewingAccess(None, self.access)).cancel_job(run_id)
 
     def outputs(self, history: RunHistory, run_id: str, pipeline: str) -> dict[str, str]:
         """See :class:`~workflows.azureml.connection.WorkspaceConnection`."""
