@@ -32,7 +32,7 @@ STORE = "azureml://datastores/workspaceblobstore/paths"
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[AzureMLServer]:
     with AzureMLServer(secure=True) as made:
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(made.authorities))
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(made.certificate))
         monkeypatch.setenv("ARM_CLOUD_METADATA_URL", f"{made.url}/metadata/endpoints")
         monkeypatch.setenv("REGISTRY_DISCOVERY_ENDPOINT_URL", made.url)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

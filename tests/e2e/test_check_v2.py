@@ -27,6 +27,8 @@ def project(server: AzureMLServer, tmp_path: Path) -> Iterator[Project]:
     made = make_project(tmp_path / "a project", "process")
     made.python = python_with_sdk_v2()
     made.environ |= client_environment_v2(server, tmp_path / "home")
+    # Nothing is installed.
+    made.environ["REQUESTS_CA_BUNDLE"] = str(server.certificate)
     write_configuration(server, made.folder)
     yield made
     made.clean_up()

@@ -31,7 +31,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[AzureMLServer]:
     if os.geteuid():
         pytest.skip("a container's users are made with mount, which takes root")
     with AzureMLServer(secure=True) as made:
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(made.authorities))
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(made.certificate))
         yield made
 
 

@@ -26,7 +26,7 @@ _VARIABLES = ("AZUREML_CURRENT_CLOUD", "IDENTITY_ENDPOINT", "IDENTITY_HEADER", "
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[AzureMLServer]:
     with AzureMLServer(secure=True) as made:
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(made.authorities))
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(made.certificate))
         monkeypatch.setenv("ARM_CLOUD_METADATA_URL", f"{made.url}/metadata/endpoints")
         for name in _VARIABLES:
             monkeypatch.delenv(name, raising=False)
@@ -234,7 +234,7 @@ def test_a_certificate_of_another_time_asks_for_the_clock(
     server = AzureMLServer(secure=True)
     server.certificate_days = days
     with server:
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(server.authorities))
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(server.certificate))
         monkeypatch.setenv("ARM_CLOUD_METADATA_URL", f"{server.url}/metadata/endpoints")
         monkeypatch.delenv("AZUREML_CURRENT_CLOUD", raising=False)
         told = refused(server, tmp_path)
@@ -245,6 +245,6 @@ def test_a_certificate_of_nobody_that_is_trusted_asks_for_its_authorities(
     server: AzureMLServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with AzureMLServer(secure=True) as other:
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other.authorities))
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other.certificate))
         told = refused(server, tmp_path)
     assert "self-signed certificate" in told.problem and "REQUESTS_CA_BUNDLE" in told.remedy

@@ -22,7 +22,7 @@ OWN = "azureml_server_credential:ServerCredential"
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[AzureMLServer]:
     with AzureMLServer(secure=True) as made:
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(made.authorities))
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(made.certificate))
         monkeypatch.setenv("ARM_CLOUD_METADATA_URL", f"{made.url}/metadata/endpoints")
         monkeypatch.delenv("AZUREML_CURRENT_CLOUD", raising=False)
         monkeypatch.syspath_prepend(str(CLIENT))
