@@ -36,18 +36,23 @@ def run(raw_data):
 SCORE_LINE = 15
 
 
+def _what_is_missing(python: str, *packages: str) -> str:
+    """What an interpreter says of the first package that it does not have; nothing is imported, which takes seconds."""
+    tried = "import sys; from importlib.metadata import version; [version(name) for name in sys.argv[1:]]"
+    done = subprocess.run([python, "-c", tried, *packages], capture_output=True, text=True)
+    return (done.stderr.strip() or "it ends")[-200:] if done.returncode else ""
+
+
 @functools.cache
 def python_with_the_sdk() -> str:
     """The interpreter of AZUREML_DEBUG_TEST_SDK, which has to have the program's packages too."""
     python = os.environ.get("AZUREML_DEBUG_TEST_SDK", "")
     if not python:
         missing("AZUREML_DEBUG_TEST_SDK names no Python that has this program and its extra azureml-v1")
-    # Importing azureml.core takes a second; that it is there tells enough.
-    tried = "from importlib.metadata import version; version('azureml-core'), version('azureml-pipeline-core')\n"
-    tried += "import debugpy, docker, fabric, invoke, tenacity"
-    done = subprocess.run([python, "-c", tried], capture_output=True, text=True)
-    if done.returncode:
-        missing(f"{python} has not all of this program and its extra azureml-v1: {done.stderr.strip()[-200:]}")
+    wanted = ("azureml-core", "azureml-pipeline-core", "debugpy", "docker", "fabric", "invoke", "tenacity")
+    lacks = _what_is_missing(python, *wanted)
+    if lacks:
+        missing(f"{python} has not all of this program and its extra azureml-v1: {lacks}")
     return python
 
 
@@ -92,12 +97,10 @@ def python_with_sdk_v2() -> str:
     python = os.environ.get("AZUREML_DEBUG_TEST_SDK_V2", "")
     if not python:
         missing("AZUREML_DEBUG_TEST_SDK_V2 names no Python that has this program and its extra azureml")
-    # Importing azure.ai.ml takes seconds; that it is there tells enough.
-    tried = "import azure.ai, importlib.metadata; importlib.metadata.version('azure-ai-ml')\n"
-    tried += "import azure.identity, debugpy, docker, fabric, invoke, tenacity, websocket"
-    done = subprocess.run([python, "-c", tried], capture_output=True, text=True)
-    if done.returncode:
-        missing(f"{python} has not all of this program and its extra azureml: {done.stderr.strip()[-200:]}")
+    wanted = ("azure-ai-ml", "azure-identity", "debugpy", "docker", "fabric", "invoke", "tenacity", "websocket-client")
+    lacks = _what_is_missing(python, *wanted)
+    if lacks:
+        missing(f"{python} has not all of this program and its extra azureml: {lacks}")
     return python
 
 

@@ -203,15 +203,15 @@ def quiet_port() -> int:
     return next(port for port in range(first, 32000) if is_free(port))
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = LIMIT) -> Any:
-    """Look until a condition holds; the limit only keeps a broken test from hanging."""
+def until(condition: Callable[[], Any], what: str, seconds: float = LIMIT, pause: float = 0.02) -> Any:
+    """Look until a condition holds, every `pause` seconds; the limit only keeps a broken test from hanging."""
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
         if value:
             return value
         assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 def cache_of_its_own(folder: Path) -> Path:

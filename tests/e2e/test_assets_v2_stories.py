@@ -206,25 +206,27 @@ def test_an_experiment_that_names_nothing_of_a_workspace_imports_nothing_of_it(
     assert "workflows.azureml.v2.assets" not in told.err and "azure.ai" not in told.err and server.requests == []
 
 
-@pytest.mark.parametrize(
-    "name", ["azureml:ours:2", "azureml:ours@latest", "azureml://registries/common/environments/ours"]
-)
 def test_an_environment_by_its_name_is_built_here(
-    name: str, experiment: ExperimentProject, server: AzureMLServer, tmp_path: Path
+    experiment: ExperimentProject, server: AzureMLServer, tmp_path: Path
 ) -> None:
     (tmp_path / "cache" / "azureml-debug" / "environments").unlink()
     conda = own_package(tmp_path / "package", "of the workspace")
     other = own_package(tmp_path / "other", "of the registry")
+    server.assets.register("", "environments", "ours", "1", environment("an-image"))
     server.assets.register("", "environments", "ours", "2", environment("an-image", conda))
     server.assets.register("common", "environments", "ours", "5", environment("an-image", other))
     experiment.write("ours_too.py", "import ours\nprint(ours.WORD)\n")
     experiment.ok("experiment.create", "sums")
     typed = ("experiment.run", "sums", "--follow", "--script", "ours_too.py", "--environment")
-    registry = "registries" in name
-    told = experiment.ok(*typed, f"{name}/versions/5" if registry else name).out
-    assert f"as {'its registry' if registry else 'the workspace'} has it" in told
-    assert experiment.log().splitlines()[-1].endswith("of the registry" if registry else "of the workspace")
-    assert "the image an-image is not used without Docker" in told
+    for name, where, says in (
+        ("azureml:ours@latest", "the workspace", "of the workspace"),
+        ("azureml:ours:2", "the workspace", "of the workspace"),
+        ("azureml://registries/common/environments/ours/versions/5", "its registry", "of the registry"),
+    ):
+        told = experiment.ok(*typed, name).out
+        assert f"as {where} has it" in told
+        assert experiment.log().splitlines()[-1].endswith(says)
+        assert "the image an-image is not used without Docker" in told
 
 
 def test_an_environment_that_is_not_there_is_told_and_who_is_offline_goes_on_without(
