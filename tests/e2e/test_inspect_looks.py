@@ -129,8 +129,8 @@ def test_what_cannot_be_looked_at_is_said_in_two_lines_and_the_service_goes_on(p
     refused("score.py:scale", "--when", "nobody", said=("--when nobody raises at score.py:9", "NameError"))
     refused("score.py:scale", "--when", "x =", said=("--when must be a Python expression",), code=2)
     began = time.monotonic()
-    endless = ("--eval", "[0 for _ in iter(int, 1)]", "--timeout", "2")
-    refused("score.py:scale", *endless, said=("did not end within 2 s and was interrupted", "The program goes on."))
+    endless = ("--eval", "[0 for _ in iter(int, 1)]", "--timeout", "1")
+    refused("score.py:scale", *endless, said=("did not end within 1 s and was interrupted", "The program goes on."))
     assert time.monotonic() - began < 60
     refused("score.py:nothing", said=("no function nothing in score.py", "run"), code=2)
     refused("json:nothing", "--all-code", said=("no function nothing in",))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from experiments import make_experiment_project
 from hosts import Hosts
 from pages import PAGES, blocks, commands
 from projects import PLAIN, ROOT, Project, Result, cache_of_its_own, quiet_port, until
+from ready import Ready, deciding, ready
 from recording import Typed, draw, read
 from remotes import remote_project
 from test_azureml_deploy import workspace  # noqa: F401
@@ -261,16 +263,23 @@ def clone(tmp_path: Path) -> Iterator[Project]:
         cwd=ROOT, capture_output=True, check=True,
     ).stdout  # fmt: skip
     for name in filter(None, listed.decode().split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+        # With its byte code: no test waits until all of the program is compiled again.
+        for path in (Path(name), Path(cache_from_source(name))):
+            if (ROOT / path).is_file():
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / path, folder / path)
     first = quiet_port()
     ports = {"AML_SCORING_PORT": str(first), "AML_DEBUG_PORT": str(first + 1)}
     made = Project(folder, {"DOCKER_HOST": "unix:///nowhere/docker.sock", **ports})
+    if ready(sys.executable, ROOT, os.environ) is not None:
+        # Commands are forks of a process that has loaded this clone.
+        made.source = Ready(sys.executable, folder, deciding(os.environ, str(folder)))
     yield made
     for path in (folder / ".azureml-debug" / "runs").glob("*/run.json"):
         made.inv(f"{json.loads(path.read_text())['kind']}.cancel", "--run", path.parent.name)
     made.clean_up()
+    if made.source is not None:
+        made.source.close()
 
 
 def test_the_commands_for_a_deployed_model(clone: Project) -> None:
