@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -61,39 +62,40 @@ def says(built: BuiltEnvironment, code: str) -> str:
 # Where packages come from
 
 
-@pytest.mark.parametrize("how", ["address", "netrc", "keyring", "file"])
-def test_an_index_that_asks_for_a_password(
-    tmp_path: Path, cache: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
+def test_indexes_that_ask_for_a_password(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The password is in a file of pip's, in an address, in .netrc and in a keyring."""
     monkeypatch.delenv("UV_CACHE_DIR")  # what is kept there is looked through
-    wheel(wheels, "tiny-local")
-    with serving(wheels, "me:s3cret-word") as index:
-        address = index.address("me:s3cret-word" if how == "address" else "me" if how == "keyring" else "")
-        if how == "file":
-            (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = {index.address('me:s3cret-word')}\n")
-            monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
-        else:
-            monkeypatch.setenv("PIP_INDEX_URL", address)
-        if how == "netrc":
-            (tmp_path / "home" / ".netrc").write_text("machine 127.0.0.1 login me password s3cret-word\n")
-            (tmp_path / "home" / ".netrc").chmod(0o600)
-        if how == "keyring":
-            programs = tmp_path / "programs"
-            programs.mkdir()
-            program = programs / "keyring"
-            program.write_text('#!/bin/sh\ntest "$1 $3" = "get me" && echo s3cret-word\n')
-            program.chmod(0o755)
-            monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
-            monkeypatch.setenv("PIP_KEYRING_PROVIDER", "subprocess")
+    word = "s3cret-word"
+    names = ("of-file", "of-address", "of-netrc", "of-keyring")
+    with contextlib.ExitStack() as stack:
+        indexes = [
+            stack.enter_context(serving(wheel(tmp_path / "wheels" / name, name).parent, f"me:{word}")) for name in names
+        ]
+        of_file, of_address, of_netrc, of_keyring = indexes
+        (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = {of_file.address(f'me:{word}')}\n")
+        monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+        # Passwords in .netrc are for a machine, with any of its ports.
+        without = of_netrc.address().replace("127.0.0.1", "localhost")
+        others = (of_address.address(f"me:{word}"), without, of_keyring.address("me"))
+        monkeypatch.setenv("PIP_EXTRA_INDEX_URL", " ".join(others))
+        (tmp_path / "home" / ".netrc").write_text(f"machine localhost login me password {word}\n")
+        (tmp_path / "home" / ".netrc").chmod(0o600)
+        programs = tmp_path / "programs"
+        programs.mkdir()
+        program = programs / "keyring"
+        program.write_text(f'#!/bin/sh\ntest "$1 $3" = "get me" && echo {word}\n')
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+        monkeypatch.setenv("PIP_KEYRING_PROVIDER", "subprocess")
         lines: list[str] = []
-        built = build(tmp_path / "defined", cache, "tiny-local\n", lines)
-        assert "me:s3cret-word" in index.seen
+        built = build(tmp_path / "defined", cache, "".join(f"{name}\n" for name in names), lines)
+        assert all(f"me:{word}" in index.seen for index in indexes)
         with pytest.raises(UserError) as caught:
             build(tmp_path / "other", cache, "no-such-thing\n", lines)
-    assert says(built, "import tiny_local; print(tiny_local.answer)") == "42"
+    assert says(built, "import of_file, of_address, of_netrc, of_keyring; print(of_keyring.answer)") == "42"
     assert built.notes == ()
-    assert "s3cret-word" not in "\n".join([*lines, str(caught.value), *caught.value.details])
-    left = [path for path in cache.rglob("*") if path.is_file() and b"s3cret-word" in path.read_bytes()]
+    assert word not in "\n".join([*lines, str(caught.value), *caught.value.details])
+    left = [path for path in cache.rglob("*") if path.is_file() and word.encode() in path.read_bytes()]
     assert left == []
 
 
@@ -153,9 +155,6 @@ def test_what_uv_cannot_do_is_done_by_pip_with_a_note(
     assert built.notes == ("pip installs the packages: uv takes no address that only a package asks for",)
     assert built.notes[0] in lines and any("Successfully installed" in line for line in lines)
     assert says(built, "import cc, dd; print(dd.answer)") == "42"
-    monkeypatch.setenv("PIP_PREFER_BINARY", "1")
-    preferred = build(tmp_path / "defined", cache, "dd\n")
-    assert preferred.notes == ("pip installs the packages: uv has no prefer-binary",)
 
 
 def test_where_uv_is_not_installed_pip_and_venv_do_it(

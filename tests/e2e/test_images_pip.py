@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -23,11 +24,14 @@ from workflows.environments.definition import load_definition
 from workflows.errors import UserError
 from workflows.models import ImageRef
 
-#: Stands in for conda, which cannot be had here: it makes an environment that has pip, which is what is tried.
+#: Stands in for conda, which cannot be had here: it makes an environment that has pip, which is what is tried. All have
+#: the same pip: to install and compile one takes longer than all else in a build.
 CONDA_IMAGE = """\
 FROM {base}
-RUN mkdir -p /opt/conda/bin && printf '%s\\n' '#!/bin/sh' 'while [ "$1" != --prefix ]; do shift; done' \\
-    'exec python3 -m venv "$2"' >/opt/conda/bin/conda && chmod 755 /opt/conda/bin/conda
+RUN mkdir -p /opt/conda/bin && python3 -m venv /opt/conda/made && printf '%s\\n' '#!/bin/sh' \\
+    'while [ "$1" != --prefix ]; do shift; done' 'python3 -m venv --without-pip "$2"' \\
+    'echo /opt/conda/made/lib/python3*/site-packages >"$(echo "$2"/lib/python3*/site-packages)/pip.pth"' \\
+    >/opt/conda/bin/conda && chmod 755 /opt/conda/bin/conda
 """
 ANSWER = "/opt/env/bin/python -c 'import ours; print(ours.answer)'"
 
@@ -63,7 +67,7 @@ class Images:
 
     def layers(self, image: str) -> Iterator[bytes]:
         """What is in the layers above the base image, also in those that later ones hide."""
-        base = self._folders(self.own.base)
+        base = self._folders(self.base)
         above = [folder for folder in self._folders(image) if folder not in base]
         if not above or not all(folder.is_dir() for folder in above):
             # The engine keeps them elsewhere, or in another way.
@@ -115,19 +119,26 @@ def index(images: Images) -> Iterator[Index]:
 
 
 # That a variable says the same as a file is tried in tests/unit/test_environment_settings.py.
-@pytest.mark.parametrize("place", ["file", "netrc", "requirements"])
-def test_the_index_with_its_password(images: Images, index: Index, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    address, requirements = index.address(f"me:{images.secret}"), "ours\n"
-    if place == "file":
-        (images.folder / "pip.conf").write_text(f"[global]\nindex-url = {address}\n")
-    elif place == "netrc":
-        monkeypatch.setenv("PIP_INDEX_URL", index.address())
-        (images.folder / "home" / ".netrc").write_text(f"machine 127.0.0.1 login me password {images.secret}\n")
-    else:
+def test_indexes_whose_passwords_are_in_a_file_in_netrc_and_in_the_requirements(
+    images: Images, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    password = f"me:{images.secret}"
+    with contextlib.ExitStack() as stack:
+        of_netrc, of_requirements = (
+            stack.enter_context(serving(wheel(images.folder / name, name).parent, password))
+            for name in ("more", "most")
+        )
+        # Passwords in .netrc are for a machine, with any of its ports.
+        without = of_netrc.address().replace("127.0.0.1", "localhost")
+        settings = f"[global]\nindex-url = {index.address(password)}\nextra-index-url = {without}\n"
+        (images.folder / "pip.conf").write_text(settings)
+        (images.folder / "home" / ".netrc").write_text(f"machine localhost login me password {images.secret}\n")
         monkeypatch.setenv("OUR_TOKEN", images.secret)
-        requirements = f"--index-url http://me:${{OUR_TOKEN}}@127.0.0.1:{index.port}/simple\nours\n"
-    images.check(images.build(requirements))
-    assert f"me:{images.secret}" in index.seen
+        line = f"--extra-index-url http://me:${{OUR_TOKEN}}@127.0.0.1:{of_requirements.port}/simple"
+        image = images.build(f"{line}\nours\nmore\nmost\n")
+    images.check(image)
+    assert images.own.run(image.name, "/opt/env/bin/python -c 'import more, most; print(most.answer)'") == "42\n"
+    assert all(password in one.seen for one in (index, of_netrc, of_requirements))
 
 
 @pytest.mark.parametrize("setting", ["PIP_CERT", "REQUESTS_CA_BUNDLE"])
@@ -208,7 +219,7 @@ def test_what_a_build_runs_itself_has_the_proxies_and_keeps_none(
     same = 'test -n "$HTTPS_PROXY" && test "$https_proxy" = "$HTTPS_PROXY" && test "$no_proxy" = inside.invalid'
     text = (
         f'FROM {images.base}\nCOPY wheels /w\nRUN case "$HTTPS_PROXY" in *this-machine*) exit 1;; esac; {same}\n'
-        "RUN python3 -m venv /opt/env && /opt/env/bin/pip install --no-index -f /w ours\n"
+        "RUN /opt/conda/bin/conda --prefix /opt/env && /opt/env/bin/python -m pip install --no-index -f /w ours\n"
     )
     shutil.copytree(folder, images.folder / "own-settings" / "wheels")
     images.check(images.build(dockerfile=text))
