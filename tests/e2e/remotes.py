@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +13,11 @@ from host import Host
 from hosts import Hosts
 from laptop import Laptop
 from pipelines import ADD, PIPELINE, PREPARE, READER, TELL
-from projects import PLAIN, ROOT, Project
+from projects import PLAIN, ROOT, Project, until
 from ready import BARE
+
+from workflows.debugger.readiness import current_state
+from workflows.remote.tunnels import query_keeper
 
 
 @dataclass
@@ -50,6 +54,30 @@ class RemoteProject(Project):
     def tunnels(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.ok("remote.tunnels", "--json").json["tunnels"]
         return found
+
+    def wait_for_tunnels(self, count: int, connected: bool = True) -> None:
+        """Wait until there are so many tunnels, connected or not, as their process says; no command is typed for it."""
+
+        def found() -> bool:
+            answer = query_keeper(self.folder, {"do": "list"}) or {"tunnels": [], "problem": ""}
+            return len(answer["tunnels"]) == count and bool(answer["problem"]) is not connected
+
+        until(found, f"{count} tunnels, {'' if connected else 'not '}connected", pause=0.2)
+
+    def wait_for_run(self, status: str) -> None:
+        """Wait until the latest run there has a status, as its record says; no command is typed for it."""
+
+        def found() -> bool:
+            records = list(self.remote_folder.glob(".azureml-debug/runs/*/run.json"))
+            latest = max((json.loads(path.read_text()) for path in records), key=lambda one: one["created"])
+            return bool(latest["status"] == status)
+
+        until(found, f"a run that is {status}", pause=0.1)
+
+    def wait_for_step(self, step: str) -> None:
+        """Wait until a step there waits for a debugger, as its events say; no command is typed for it."""
+        events = f".azureml-debug/runs/*/steps/{step}/announce/events.jsonl"
+        until(lambda: "waiting" in map(current_state, self.remote_folder.glob(events)), f"{step} waiting", pause=0.1)
 
     def files(self) -> dict[str, str]:
         """The project's files on the instance, less the program's own."""

@@ -65,7 +65,8 @@ def test_a_service_on_the_instance_stops_at_a_breakpoint_set_here(project: Remot
     moved = {one["for"]: (one["bytes_up"], one["bytes_down"]) for one in project.tunnels()}
     assert all(up and down for up, down in moved.values()) and len(moved) == 2, moved
     assert project.remote("container.stop")["stopped"] is True
-    until(lambda: not project.tunnels(), "the end of the tunnels")
+    project.wait_for_tunnels(0)
+    assert not project.tunnels()
     assert not {where for where in listeners(hosts.instance) if where[1] != hosts.instance.port}
 
 
@@ -159,22 +160,19 @@ def test_a_breakpoint_in_each_step_of_a_pipeline_and_the_tunnels_end_with_the_ru
     paths["tell"] = (TELL_LINE, "text", "'36'")
     for step, (line, name, value) in paths.items():
         script = project.folder / step / f"{step}.py"
-
-        def waiting(step: str = step) -> bool:
-            found = project.remote("pipeline.status")["steps"]
-            return any(
-                one["state"] == "waiting" for entry in found if entry["name"] == step for one in entry["endpoints"]
-            )
-
-        until(waiting, f"{step} waiting")
+        project.wait_for_step(step)
+        found = next(one for one in project.remote("pipeline.status")["steps"] if one["name"] == step)
+        assert [one["state"] for one in found["endpoints"]] == ["waiting"]
         with session(project.endpoint(f"{FAMILY} ({step})"), {script: [line]}) as client:
             frame = stop_of(client)
             assert (frame["source"]["path"], frame["line"]) == (str(script), line)
             assert value_of(client, frame, name) == value
             go_on(client, frame)
             client.wait_event("terminated", 30)
-    until(lambda: project.remote("pipeline.status")["status"] == "Completed", "the end of the run")
-    until(lambda: not project.tunnels(), "the end of the tunnels")
+    project.wait_for_run("Completed")
+    assert project.remote("pipeline.status")["status"] == "Completed"
+    project.wait_for_tunnels(0)
+    assert not project.tunnels()
 
 
 def test_an_experiment_and_its_run_configuration_and_outputs_come_home(project: RemoteProject) -> None:
@@ -193,7 +191,8 @@ def test_an_experiment_and_its_run_configuration_and_outputs_come_home(project: 
         client.wait_event("terminated", 30)
     # What was typed is kept here, and is what the next run there is started with.
     assert "script: train.py" in (project.folder / ".azureml" / "sums.runconfig").read_text()
-    until(lambda: project.remote("experiment.show")["status"] == "Completed", "the end of the run")
+    project.wait_for_run("Completed")
+    assert project.remote("experiment.show")["status"] == "Completed"
     assert project.remote("experiment.outputs", "--copy", "results")["folder"] == str(project.folder / "results")
     assert (project.folder / "results" / "outputs" / "total.txt").read_text() == "6"
     project.inv("experiment.outputs", "--remote", "--copy", "results").says("is there already", "another folder")
@@ -211,10 +210,10 @@ def test_what_only_the_instance_reaches_is_reached_through_it(project: RemotePro
     )
     project.ok("remote.sync")
     node = hosts.node
-    node.run(["sh", "-c", "python3 -m venv work && work/bin/python -m pip install -q debugpy"])
+    node.run(["sh", "-c", "python3 -m zipfile -e /home/wheels/debugpy-*.whl packages"])
     node.put("work/train.py", script.read_text())
-    command = ["work/bin/python", "-m", "debugpy", "--listen", f"{node.address}:5678", "work/train.py"]
-    node.popen(command)
+    command = ["python3", "-m", "debugpy", "--listen", f"{node.address}:5678", "work/train.py"]
+    node.popen(command, env={"PYTHONPATH": "packages"})
     until(lambda: (node.address, 5678) in listeners(node), "the node's debugger")
     host = hosts.instance
     address = Address(host.address, host.address, host.port, host.user, (str(hosts.laptop.key()),))

@@ -180,12 +180,7 @@ def test_a_pipeline_on_the_instance_stops_at_a_breakpoint_set_here(
         go_on(client, frame)
     # One that begins later comes home through the background process alone.
     script = project.folder / "add" / "add.py"
-
-    def waiting() -> bool:
-        steps = project.remote("pipeline.status")["steps"]
-        return any(end["state"] == "waiting" for one in steps if one["name"] == "add" for end in one["endpoints"])
-
-    until(waiting, "the next step")
+    project.wait_for_step("add")
     with session(project.endpoint(f"{FAMILY} (add)"), {script: [ADD_LINE]}) as client:
         assert value_of(client, stop_of(client), "total") == "12"
     project.ok("pipeline.cancel", "--remote")
@@ -287,7 +282,8 @@ def test_a_connection_that_drops_comes_back_with_a_fresh_token_on_the_same_port(
             server.relay.ended = before + 1
             server.services.drop()
             until(lambda: server.relay.shown[-1] > before, "a connection with another token")
-        until(lambda: not project.ok("remote.tunnels", "--json").json["problem"], "the tunnels' return")
+        project.wait_for_tunnels(len(ports))
+        assert not project.ok("remote.tunnels", "--json").json["problem"]
         assert sorted(one["local_port"] for one in project.tunnels()) == ports
         with session(endpoint, {project.score: [PLAIN_LINE]}) as client:
             answers: list[object] = []
@@ -324,7 +320,8 @@ def test_who_is_signed_in_with_az_is_so_in_the_background_too(
         server.relay.ended = before + 1
         server.services.drop()
         until(lambda: server.relay.shown[-1] > before, "a connection with another token")
-        until(lambda: not project.ok("remote.tunnels", "--json").json["problem"], "the tunnels' return")
+        project.wait_for_tunnels(2)
+        assert not project.ok("remote.tunnels", "--json").json["problem"]
     finally:
         project.remote("container.stop")
 
