@@ -122,10 +122,27 @@ def test_the_first_commands_of_the_readme_work_for_an_ordinary_user(
         )
     person.run(python_for(person), "-m", "venv", ".venv")
     person.run("pip", "install", "-q", "-e", ".")
+    _clone_and_wheel_carry_the_environment_definitions(person)
     # First as on a machine without Docker; the setting stays at its default, auto.
     _debugs(person, "process", DOCKER_HOST="unix:///nowhere/docker.sock")
     request.getfixturevalue("docker_engine")
     _debugs(person, "docker")
+
+
+def _clone_and_wheel_carry_the_environment_definitions(person: Person) -> None:
+    needed = [f"env/inference/{name}" for name in ("Dockerfile", "conda.yml", "requirements.txt")]
+    needed += ["env/inference/runit/gunicorn/run", "env/inference/runit/gunicorn/finish", "env/training/conda.yml"]
+    for name in needed:
+        assert (person.clone / name).is_file(), name
+    person.run("pip", "wheel", "-q", "--no-deps", "-w", "wheels", ".")
+    (wheel,) = (person.clone / "wheels").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        for name in needed:
+            assert f"workflows/_defaults/{name}" in names
+        assert archive.getinfo("workflows/_defaults/env/inference/runit/gunicorn/run").external_attr >> 16 & 0o111
+        assert "workflows/debuggee/restart_worker.sh" in names
+        assert "workflows/environments/install.sh" in names
 
 
 def _debugs(person: Person, engine: str, **more: str) -> None:
@@ -164,20 +181,3 @@ def readme_commands() -> list[str]:
     """What the README has a person type in a clone."""
     (block,) = [block for block in blocks(ROOT / "README.md") if "install -e" in block.text]
     return block.text.splitlines()
-
-
-def test_clone_and_wheel_carry_the_environment_definitions(person: Person) -> None:
-    needed = [f"env/inference/{name}" for name in ("Dockerfile", "conda.yml", "requirements.txt")]
-    needed += ["env/inference/runit/gunicorn/run", "env/inference/runit/gunicorn/finish", "env/training/conda.yml"]
-    for name in needed:
-        assert (person.clone / name).is_file(), name
-    person.run(sys.executable if person.uid == os.getuid() else python_for(person), "-m", "venv", ".venv")
-    person.run("pip", "wheel", "-q", "--no-deps", "-w", "wheels", ".")
-    (wheel,) = (person.clone / "wheels").glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-        for name in needed:
-            assert f"workflows/_defaults/{name}" in names
-        assert archive.getinfo("workflows/_defaults/env/inference/runit/gunicorn/run").external_attr >> 16 & 0o111
-        assert "workflows/debuggee/restart_worker.sh" in names
-        assert "workflows/environments/install.sh" in names
