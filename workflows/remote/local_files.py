@@ -83,12 +83,13 @@ def files_below(place: Path, root: Path) -> Iterator[LocalFile]:
         raise UserError(f"{error.filename} cannot be read: {error.strerror}.", "Make it readable, or name less data.")
 
     for parent, folders, files in os.walk(place, onerror=unreadable):
+        inside = Path(os.path.relpath(parent, root)).as_posix()
+        prefix = "" if inside == "." else f"{inside}/"
         folders[:] = [name for name in folders if name not in _NEVER and not _is_environment(parent, name)]
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
         for name in [*files, *links]:
-            if name == ".env":
-                continue
-            yield from _files_at(root, Path(os.path.relpath(os.path.join(parent, name), root)).as_posix())
+            if name != ".env":
+                yield from _files_at(root, prefix + name)
 
 
 def _files_at(root: Path, path: str, within: frozenset[str] = frozenset()) -> Iterator[LocalFile]:

@@ -45,8 +45,8 @@ class Program:
         return "files-" + found.hexdigest()[:12]
 
 
-def describe_program(project: Path) -> Program:
-    """This program, for a project that is sent to the remote machine.
+def requirements() -> tuple[str, ...]:
+    """The packages that this program needs.
 
     Raises:
         UserError: The program is not installed, so its requirements are unknown.
@@ -60,11 +60,19 @@ def describe_program(project: Path) -> Program:
             f"{DISTRIBUTION} is not installed here, so it is not known what it needs on the other machine.",
             "Install it: pip install -e PATH-OF-THE-CLONE",
         ) from error
-    requirements = tuple(sorted(one for one in required if "extra ==" not in one))
+    return tuple(sorted(one for one in required if "extra ==" not in one))
+
+
+def describe_program(project: Path) -> Program:
+    """This program, for a project that is sent to the remote machine.
+
+    Raises:
+        UserError: As of :func:`requirements`.
+    """
     package = Path(__file__).resolve().parents[1]
     if package.parent == project.resolve():
-        return Program(__version__, requirements, ())
-    return Program(__version__, requirements, tuple(_program_files(package)))
+        return Program(__version__, requirements(), ())
+    return Program(__version__, requirements(), tuple(_program_files(package)))
 
 
 def _program_files(package: Path) -> list[LocalFile]:

@@ -25,13 +25,14 @@ from ..paths import shown
 from ..received import sent_by
 from ..settings import Settings
 from ..terminal import printable
+from ..version import __version__
 from ..vscode import f5
 from . import local_terminal, request, sync
 from .address import Address, resolve
 from .follower import Follower
 from .local_files import LocalFile, files_below, project_files
 from .person_id import person_id
-from .program import Program, describe_program
+from .program import Program, describe_program, requirements
 from .remote_paths import OUTSIDE_FOLDER, RemotePaths
 from .request import TypedTask
 from .session import INSTALL_SECONDS, ConnectionLost, Session, VersionMismatch
@@ -126,13 +127,14 @@ class RemoteTask:
     def _open(self, session: Session, state: str, *, take: bool, update: bool) -> Mapping[str, Any]:
         project = self.settings.project
         owner = f"{getpass.getuser()} on {platform.node()}, {project}"
-        version = describe_program(project).version
+        # Before anything is sent, this refuses a program that cannot be installed there.
+        requirements()
         folder = self.address.dir or f"azureml-debug/{_safe_name(project.name)}-{project_id(project)[:8]}"
         ask: dict[str, Any] = {
             "folder": folder,
             "project": project_id(project),
             "owner": owner,
-            "version": version,
+            "version": __version__,
             "sync": state,
         }
         try:
@@ -140,10 +142,10 @@ class RemoteTask:
         except VersionMismatch as mismatch:
             if not (
                 update
-                or self._confirm(f"The folder there was made by version {mismatch}, this is {version}. Update it?")
+                or self._confirm(f"The folder there was made by version {mismatch}, this is {__version__}. Update it?")
             ):
                 raise UserError(
-                    f"The folder there was made by version {mismatch} of this program, and this is {version}.",
+                    f"The folder there was made by version {mismatch} of this program, and this is {__version__}.",
                     "Update it: inv remote.sync --update",
                 ) from mismatch
             return session.request("open", self.console.line, take=take, update=True, **ask)
