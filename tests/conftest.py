@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import gc
 import os
 import random
 import re
@@ -98,6 +99,17 @@ def pytest_report_header(config: pytest.Config) -> str:
     """Show the seed."""
     count = HOSTILE if config.option.hostile is None else config.option.hostile
     return f"hostile inputs: --hostile {count} --hostile-seed {config.option.hostile_seed}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Keep what is collected, which stays to the end, out of all collections of garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

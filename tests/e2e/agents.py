@@ -8,14 +8,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
-from mcp import Client
-from mcp.client.stdio import StdioServerParameters, stdio_client
-from mcp_types import Implementation
 from projects import ROOT, Project
 from ready import typed
+
+if TYPE_CHECKING:
+    # Every worker collects the tests, and few start an agent: loading the SDK takes 0.7 s.
+    from anyio.from_thread import BlockingPortal
+    from mcp import Client
+    from mcp.client.stdio import StdioServerParameters
 
 
 @dataclass
@@ -56,6 +58,8 @@ class Agent:
 
 def command(project: Project, *flags: str) -> StdioServerParameters:
     """How the server of a project is started."""
+    from mcp.client.stdio import StdioServerParameters
+
     environ = {**os.environ, **project.environ}
     words = [*typed(ROOT, project.folder, environ, "mcp"), "mcp.serve", *flags]
     return StdioServerParameters(command=words[0], args=words[1:], env=environ, cwd=project.folder)
@@ -64,6 +68,11 @@ def command(project: Project, *flags: str) -> StdioServerParameters:
 @contextlib.contextmanager
 def agent(project: Project, *flags: str, name: str = "test-agent", mode: str = "auto") -> Iterator[Agent]:
     """An agent that has started a server; at the end it leaves."""
+    from anyio.from_thread import start_blocking_portal
+    from mcp import Client
+    from mcp.client.stdio import stdio_client
+    from mcp_types import Implementation
+
     log = project.folder.parent / f"{name}.log"
     with open(log, "w") as errors, start_blocking_portal() as portal:
         transport = stdio_client(command(project, *flags), errlog=errors)
