@@ -71,7 +71,7 @@ EVERY = pytest.mark.parametrize("python", interpreters(), ids=name_of)
 BOTH = pytest.mark.parametrize("python", sorted({interpreters()[0], interpreters()[-1]}), ids=name_of)
 
 #: Of the cases of a test, each Python between the oldest and the newest tries one in so many.
-SHARE = 4
+SHARE = 8
 
 
 def over(names: str, cases: Iterable[object]) -> pytest.MarkDecorator:
@@ -102,6 +102,12 @@ def traces(python: str) -> bool:
     """Whether pydevd works through a trace function there; from 3.12 on it does not."""
     question = [python, "-c", "import sys; sys.exit(sys.version_info >= (3, 12))"]
     return subprocess.run(question, timeout=20, check=False).returncode == 0
+
+
+@functools.cache
+def compile_debuggee(python: str) -> None:
+    """Compile the debuggee for this Python, as the program does before it starts anything: its processes write none."""
+    subprocess.run([python, "-m", "compileall", "-q", FOLDER], timeout=LIMIT, check=True, cwd="/")
 
 
 def until(look: Callable[[], T], what: str, limit: float = LIMIT) -> T:
@@ -143,6 +149,7 @@ class Child:
         command: str | None = None,
     ) -> None:
         folder.mkdir(exist_ok=True)
+        compile_debuggee(python)
         self.events_file = folder / "events"
         self.errors_file = folder / "stderr"
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYDEV", "DEBUGPY"))}

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
-from debuggee_harness import LIMIT, Child
+from debuggee_harness import LIMIT, Child, compile_debuggee
 
 from workflows.debuggee import FOLDER
 from workflows.debugger.dap import Json
@@ -65,6 +65,7 @@ def run(
     code: Path, command: str, python: str, variables: Mapping[str, str], stdin: str = ""
 ) -> tuple[int, list[str], str]:
     """A command in the step's folder: exit code, standard output, standard error."""
+    compile_debuggee(python)
     environment = {n: v for n, v in os.environ.items() if not n.startswith(("PYTHON", "PYDEV", "DEBUGPY", "RANK"))}
     done = subprocess.run(
         ["bash", "-c", command.format(python=python, launcher=LAUNCHER)],
