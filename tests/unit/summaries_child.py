@@ -123,12 +123,16 @@ def tables() -> dict[str, Any]:
     }
 
 
+#: What takes time to make is not made at each turn.
+MILLION, WIDE = list(range(10**6)), pandas.DataFrame(numpy.ones((10, 10_000)))
+MANY = numpy.random.default_rng(1).random(9_000_000)
+
+
 def look(values: types.SimpleNamespace) -> None:
     """Where it is stopped."""
     text, short = "x" * 100_000, "short"
-    small, million = [1, 2, 3], list(range(10**6))
-    wide = pandas.DataFrame(numpy.ones((10, 10_000)))
-    a = b = c = d = e = f = g = h = numpy.random.default_rng(1).random(9_000_000)
+    small, million, wide = [1, 2, 3], MILLION, WIDE
+    a = b = c = d = e = f = g = h = MANY
     seen = len(small) + len(million) + len(wide)  # LINE look
     del seen, text, short, a, b, c, d, e, f, g, h
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import snapshot_graphs as graphs
-from conftest import Hostile
+from conftest import QUICK, Hostile
 
 from workflows.debuggee.azureml_debuggee import failures
 
@@ -18,7 +18,7 @@ Json = dict[str, Any]
 #: Values for each snapshot: as many variables as a frame has.
 EACH = 50
 #: Values of the whole suite; `--hostile N` makes N where that is more.
-VALUES = 10_000
+VALUES = 1000 if QUICK else 5000
 
 
 @pytest.fixture

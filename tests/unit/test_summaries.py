@@ -174,7 +174,9 @@ def test_a_page_takes_about_as_long_as_without_descriptions_and_switched_off_val
         plain = Looked(client)
         assert evaluate(client, plain.thread, "values.tensors['batch']", "watch").startswith("tensor([[0., 1., 2.],")
         for expression in ("million", "wide"):
-            assert processor_seconds(looked, expression) < 2 * processor_seconds(plain, expression), expression
+            # Of several, since other programs on the machine disturb one.
+            times = [(processor_seconds(looked, expression), processor_seconds(plain, expression)) for _ in range(3)]
+            assert min(own for own, _ in times) < 2 * min(bare for _, bare in times), (expression, times)
 
 
 def test_every_debugpy_shows_them(debugpy_folder: Path, tmp_path: Path) -> None:
