@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import missing
+from ready import CLIENT, RELAY, ROOT, ready
 
 from workflows.errors import UserError
 from workflows.paths import shown
@@ -75,13 +77,43 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
-@pytest.fixture
-def sdk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Python with azure-ai-ml comes first on the path, as in a person's shell."""
+#: Runs a script as Python does, where the words are those of `python -c`.
+SCRIPT = (
+    "import os, runpy, sys; del sys.argv[0]; sys.path[0] = os.path.dirname(sys.argv[0]); "
+    "runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+
+
+def python_with_sdk() -> str:
+    """A Python with azure-ai-ml."""
     python = os.environ.get("AZUREML_DEBUG_TEST_SDK_V2", "")
     if not python:
         missing("AZUREML_DEBUG_TEST_SDK_V2 names no Python with azure-ai-ml")
-    monkeypatch.setenv("PATH", os.path.dirname(python), prepend=os.pathsep)
+    return python
+
+
+@pytest.fixture
+def started_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Python with azure-ai-ml comes first on the path, as in a person's shell."""
+    monkeypatch.setenv("PATH", os.path.dirname(python_with_sdk()), prepend=os.pathsep)
+
+
+@pytest.fixture
+def sdk(started_sdk: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, where what builds a pipeline starts with the SDK loaded; see `ready`."""
+    python = python_with_sdk()
+    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(CLIENT)]))
+    source = ready(python, ROOT, {**os.environ, "PYTHONPATH": path})
+    if source is None:
+        return
+    place = tmp_path / "bin" / "python"
+    place.parent.mkdir()
+    relayed = shlex.join([sys.executable, "-I", "-S", str(RELAY), source.asked, "-c", SCRIPT])
+    place.write_text(
+        f'#!/bin/sh\n[ "${{1##*/}}" = build_in_python.py ] && exec {relayed} "$@"\nexec {shlex.quote(python)} "$@"\n'
+    )
+    place.chmod(0o755)
+    monkeypatch.setenv("PATH", str(place.parent), prepend=os.pathsep)
 
 
 @pytest.fixture
@@ -112,7 +144,9 @@ def steps_of(pipeline: Pipeline, folder: Path) -> None:
     assert pipeline.outputs == {"model": ("trained", "model")}
 
 
-def test_a_function_with_pipeline_is_called_with_the_inputs_that_are_its_parameters(folder: Path, sdk: None) -> None:
+def test_a_function_with_pipeline_is_called_with_the_inputs_that_are_its_parameters(
+    folder: Path, started_sdk: None
+) -> None:
     inputs = {"raw": "pipelines/data", "rate": "0.9", "loaded.count": "7"}
     found = load_pipeline(folder / "make.py:numbers", inputs)
     steps_of(found, folder)
