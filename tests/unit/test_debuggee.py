@@ -407,7 +407,7 @@ def test_a_thread_that_forks_while_the_program_is_being_paused_goes_on(
         child.ask("forks = [0]; rests = threading.Event()")
         child.ask(f"exec('def fork():\\n while not rests.is_set():\\n  {fork}\\n')")
         child.ask("threading.Thread(target=fork, daemon=True).start()")
-        for _ in range(12):
+        for _ in range(6):
             with DapClient.connect("127.0.0.1", child.port, LIMIT) as client:
                 lines = {str(CHILD): [line_of("tick")]}
                 client.attach(breakpoints=lines, just_my_code=just_my_code, timeout=LIMIT)

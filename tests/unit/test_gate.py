@@ -15,7 +15,6 @@ import pytest
 from debuggee_harness import (
     BOTH,
     CHILD,
-    EVERY,
     LIMIT,
     Child,
     Mortal,
@@ -73,7 +72,7 @@ def test_a_first_message_in_single_bytes_is_understood(child: Child) -> None:
 # Attach, detach, attach -----------------------------------------------------------------------------
 
 
-@EVERY
+@BOTH
 def test_attach_stop_detach_and_attach_again_at_full_speed_in_between(python: str, tmp_path: Path) -> None:
     with Child(tmp_path, python) as child:
         assert child.ask("'pydevd' in sys.modules") is False, "debugpy is started before anybody has come"

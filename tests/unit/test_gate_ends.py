@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from debuggee_harness import BOTH, CHILD, EVERY, LIMIT, Child, line_of, stopped, until
+from debuggee_harness import BOTH, CHILD, LIMIT, Child, line_of, stopped, until
 from gate_peers import adapters, free
 
 from workflows.debugger.dap import DapClient
@@ -122,7 +122,7 @@ def test_an_adapter_that_is_killed_is_replaced_for_the_next_debugger(python: str
         child.at_full_speed()
 
 
-@EVERY
+@BOTH
 def test_an_evaluation_that_outlasts_its_session_leaves_the_adapter_to_the_next_debugger(
     python: str, tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from debuggee_harness import EVERY, LIMIT, line_of
+from debuggee_harness import BOTH, LIMIT, line_of
 from step_harness import Step, debugpy_of
 
 from workflows.debugger.locations import Condition
@@ -36,7 +36,7 @@ SOURCE = """
     """
 
 
-@EVERY
+@BOTH
 def test_every_value_comes_once_with_the_process_that_it_is_of(python: str, tmp_path: Path) -> None:
     more = {"WAIT": "1", "CHILDREN": "1", "TIMEOUT": "60", "DEBUGPY": debugpy_of(python)}
     with Step(tmp_path, "{python} train.py", python, textwrap.dedent(SOURCE), **more) as step:

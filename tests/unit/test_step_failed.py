@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from debuggee_harness import (
+    BOTH,
     EVERY,
     LIMIT,
     Mortal,
@@ -206,7 +207,7 @@ def test_a_failed_child_is_shown_while_its_main_thread_is_alive(tmp_path: Path) 
         assert step.errors().count("ValueError: it went wrong") == 1
 
 
-@EVERY
+@BOTH
 def test_a_child_of_a_child_that_multiprocessing_starts_anew_is_watched_too(python: str, tmp_path: Path) -> None:
     source = """
         import multiprocessing
@@ -273,7 +274,7 @@ def test_a_debugger_that_leaves_a_failed_step_lets_it_end(python: str, way: str,
         assert step.ended() in ((0, 1) if way == "terminate" else (1,))
 
 
-@EVERY
+@BOTH
 def test_a_debugger_that_leaves_before_the_stop_does_not_keep_the_step(python: str, tmp_path: Path) -> None:
     source = """
         import sys, time

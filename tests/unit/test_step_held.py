@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from debuggee_harness import EVERY, LIMIT, evaluate, free_port, line_of, over, resume, stopped, until
+from debuggee_harness import BOTH, EVERY, LIMIT, evaluate, free_port, line_of, over, resume, stopped, until
 from step_harness import LOOP, ON_ERROR, Step, announced, debugpy_of, lay_out, run, step_variables
 
 from workflows.debugger.dap import DapClient, DapClosed
@@ -132,7 +132,7 @@ def test_a_step_holds_before_its_first_line_and_stops_there(python: str, start: 
         step.said("begun")
 
 
-@EVERY
+@BOTH
 def test_a_step_that_does_not_wait_can_be_attached_to_at_any_time(python: str, tmp_path: Path) -> None:
     with Step(tmp_path, "{python} train.py", python, LOOP, WAIT="0") as step:
         step.said("begun")
@@ -162,7 +162,7 @@ def test_a_debugger_is_answered_however_soon_the_step_ends(python: str, how: str
         assert step.errors() == ""
 
 
-@EVERY
+@BOTH
 def test_a_step_that_nobody_comes_for_goes_on(python: str, tmp_path: Path) -> None:
     with Step(tmp_path, "{python} train.py", python, LOOP, WAIT="1", TIMEOUT="0.2") as step:
         step.said("begun")
@@ -198,7 +198,7 @@ def test_an_interrupt_after_a_hold_is_a_keyboard_interrupt_again(tmp_path: Path)
         step.said("interrupted")
 
 
-@EVERY
+@BOTH
 def test_a_program_that_restarts_itself_holds_again(python: str, tmp_path: Path) -> None:
     source = """
         import os, sys
