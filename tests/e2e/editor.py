@@ -55,8 +55,38 @@ _SETTINGS = {
     "editor.cursorBlinking": "solid",
     "git.enabled": False,
     "extensions.ignoreRecommendations": True,
+    "extensions.autoCheckUpdates": False,
+    "extensions.autoUpdate": False,
+    "workbench.enableExperiments": False,
     "window.restoreWindows": "none",
 }
+#: Those of VS Code's own extensions that the tests use. Each window would read and start all ninety of them.
+_EXTENSIONS = (
+    "configuration-editing",
+    "json",
+    "json-language-features",
+    "python",
+    "theme-defaults",
+    "theme-seti",
+    "yaml",
+)
+#: What moves is drawn sixty times a second, by the CPU here.
+_STILL = """addEventListener("DOMContentLoaded", () => {
+    const style = document.createElement("style");
+    style.textContent = "*, *::before, *::after { animation: none !important }";
+    document.head.append(style);
+})"""
+#: Waits for a change of what is shown, and for what comes with it (100 ms), but for a second at most: a change
+#: may have come before.
+_CHANGE = """() => new Promise((resolve) => {
+    const observer = new MutationObserver(() => done(100));
+    const done = (milliseconds) => {
+        observer.disconnect();
+        setTimeout(resolve, milliseconds);
+    };
+    observer.observe(document, {subtree: true, childList: true, attributes: true, characterData: true});
+    setTimeout(() => done(0), 1000);
+})"""
 
 
 def what_is_missing() -> str:
@@ -111,36 +141,46 @@ class Workbench:
             self._browser = playwright.chromium.launch_persistent_context(
                 folder / "profile",
                 executable_path=_chromium(),
-                args=["--no-sandbox", "--disable-gpu"],
+                # One process for all windows: the workbench is compiled in it already for all but the first.
+                args=["--no-sandbox", "--disable-gpu", "--process-per-site"],
                 viewport={"width": 1280, "height": 800},
                 timeout=SECONDS * 1000,
             )
             self._stack.callback(self._browser.close)
             self._browser.set_default_timeout(SECONDS * 1000)
+            # That process ends with its last page.
+            self._browser.pages[0].goto(f"{address}/healthz")
+            self._browser.add_init_script(_STILL)
         except BaseException:
             self.close()
             raise
 
     def _start(self, folder: Path) -> subprocess.Popen[bytes]:
-        data, extensions = folder / "data", folder / "extensions"
+        data, extensions, own = folder / "data", folder / "extensions", folder / "own-extensions"
         (data / "User").mkdir(parents=True)
         (data / "User" / "settings.json").write_text(json.dumps(_SETTINGS))
+        shutil.copytree(PARTS / "ready", extensions / "tests.ready-1.0.0")
         stand_in = extensions / "tests.debugpy-1.0.0"
         shutil.copytree(PARTS / "debugpy", stand_in)
         manifest = json.loads((stand_in / "package.json").read_text())
         schema = json.loads((PARTS / "attach.schema.json").read_text())
-        own = {name: value for name, value in schema["properties"].items() if name not in ("name", "type", "request")}
-        manifest["contributes"]["debuggers"][0]["configurationAttributes"] = {"attach": {"properties": own}}
+        taken = {name: value for name, value in schema["properties"].items() if name not in ("name", "type", "request")}
+        manifest["contributes"]["debuggers"][0]["configurationAttributes"] = {"attach": {"properties": taken}}
         (stand_in / "package.json").write_text(json.dumps(manifest))
         installed = Path(os.environ[FOLDER])
         node = installed / "node_modules" / "node" / "bin" / "node"
-        entry = installed / "node_modules" / "code-server" / "out" / "node" / "entry.js"
+        code_server = installed / "node_modules" / "code-server"
+        own.mkdir()
+        for name in _EXTENSIONS:
+            (own / name).symlink_to(code_server / "lib" / "vscode" / "extensions" / name)
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("VSCODE", "VIRTUAL_ENV"))}
         with open(self._log, "wb") as log:
             return subprocess.Popen(
                 [
-                    *(str(node), str(entry), "--bind-addr", f"127.0.0.1:{self._port}", "--auth", "none"),
+                    *(str(node), str(code_server / "out" / "node" / "entry.js")),
+                    *("--bind-addr", f"127.0.0.1:{self._port}", "--auth", "none"),
                     *("--user-data-dir", str(data), "--extensions-dir", str(extensions)),
+                    *("--builtin-extensions-dir", str(own)),
                     *("--config", str(folder / "config.yaml"), "--disable-telemetry", "--disable-update-check"),
                     "--disable-workspace-trust",
                 ],
@@ -210,16 +250,8 @@ class Editor:
         """Wait until the workbench stands and its extensions have been started."""
         self.page.wait_for_selector(".monaco-workbench")
         self.page.wait_for_selector(".explorer-viewlet .monaco-list-row")
-
         # Until then F5 does nothing: VS Code knows no debugger before its extension host runs.
-        def is_ready() -> bool:
-            if self._offers("Debug: Start Debugging"):
-                return True
-            # To look for it takes the time of the one that starts.
-            self.page.wait_for_timeout(1000)
-            return False
-
-        self._until(is_ready, "VS Code ready for F5")
+        self.page.locator(".statusbar-item", has_text="Ready for F5").wait_for()
 
     def picture(self, what: str, readme: str = "") -> Path:
         """Keep a screenshot; where it is asked for, the README's picture of that name is made anew from it.
@@ -252,8 +284,7 @@ class Editor:
             # Nothing comes any more once VS Code asks what to do.
             assert found or look == self.dialog or not self.dialog(), f"{what} will not happen"
             if not found:
-                # The sync API gets its events only while it is called.
-                self.page.wait_for_timeout(50)
+                self.page.evaluate(_CHANGE)
             return found
 
         try:
@@ -301,19 +332,6 @@ class Editor:
     def command(self, title: str) -> None:
         """Run a command by its title."""
         self._pick("F1", f">{title}", title)
-
-    def _offers(self, title: str) -> bool:
-        """Whether there is a command of that title now."""
-        rows = self.page.locator(".quick-input-widget:visible .quick-input-list .monaco-list-row", has_text=title)
-
-        def look() -> bool:
-            self.page.wait_for_timeout(200)
-            return bool(rows.count())
-
-        found = self._ask("F1", f">{title}", look)
-        self.press("Escape")
-        self.page.locator(".quick-input-widget:visible").wait_for(state="hidden")
-        return found
 
     # Files and breakpoints
 
@@ -390,26 +408,28 @@ class Editor:
 
     def _stop(self) -> Stop | None:
         """The first frame in the Call Stack pane of the session in focus."""
-        frames = self.page.locator(".debug-call-stack .monaco-list-row .stack-frame")
-        if not frames.count():
+        found = self.page.evaluate(
+            """() => {
+                const row = document.querySelector(".debug-call-stack .monaco-list-row .stack-frame");
+                const parts = [".file-name", ".line-number", ".label"];
+                return row && parts.map((part) => row.querySelector(part)?.innerText ?? "");
+            }"""
+        )
+        if found is None:
             return None
-        row = frames.first
-        place = row.locator(".line-number").inner_text().partition(":")[0]
-        if not place.isdigit():
-            return None
-        name = row.locator(".file-name").inner_text()
-        return Stop(name, int(place), row.locator(".label").first.inner_text())
+        name, place, function = found
+        line = place.partition(":")[0]
+        return Stop(name, int(line), function) if line.isdigit() else None
 
     def variables(self) -> dict[str, str]:
         """The rows of the Variables pane."""
-        rows = self.page.locator(".debug-variables .monaco-list-row")
-        found = {}
-        for row in rows.all():
-            value = row.locator(".value")
-            if value.count():
-                name = row.locator(".name").first.inner_text().strip().removesuffix("=").strip()
-                found[name.removesuffix(":")] = value.first.inner_text().strip()
-        return found
+        rows = self.page.locator(".debug-variables .monaco-list-row").evaluate_all(
+            """(rows) => rows
+                .map((row) => [row.querySelector(".name"), row.querySelector(".value")])
+                .filter(([, value]) => value)
+                .map((parts) => parts.map((part) => (part?.innerText ?? "").trim()))"""
+        )
+        return {name.removesuffix("=").strip().removesuffix(":"): value for name, value in rows}
 
     def until_variable(self, name: str, value: str) -> None:
         """Wait until the Variables pane has a value."""
@@ -516,10 +536,11 @@ class Editor:
         return "\n".join(self.page.locator(".notification-list-item-message").all_inner_texts())
 
     def problems(self) -> list[str]:
-        """The rows of the Problems pane."""
-        self.command("Problems: Focus on Problems View")
+        """The rows of the Problems pane, which is opened where it is not."""
         pane = self.page.locator(".markers-panel")
-        pane.wait_for()
+        if not pane.is_visible():
+            self.command("Problems: Focus on Problems View")
+            pane.wait_for()
         return [text.replace("\n", " ") for text in pane.locator(".monaco-list-row").all_inner_texts()]
 
     def until_problem(self, *parts: str) -> list[str]:

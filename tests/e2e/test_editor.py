@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,6 +45,14 @@ def folder() -> str:
     return "a project"
 
 
+def debug_port() -> int:
+    """A free port, with free ones behind it for the steps: below those that the system gives to connections."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        if all(is_free(one) for one in range(port, port + 8)):
+            return port
+
+
 @pytest.fixture
 def project(tmp_path: Path, engine: str, folder: str) -> Iterator[PipelineProject]:
     """A person's project with all three stories in it; its settings are in `.env`, as VS Code's tasks find them."""
@@ -58,8 +67,7 @@ def project(tmp_path: Path, engine: str, folder: str) -> Iterator[PipelineProjec
         "AML_SCORE_SCRIPT": "service/score.py",
         "AML_SCORING_PORT": "0",
         "AML_PIPELINE_FILE": "pipeline.yml",
-        # Far from what other programs, and other tests, are likely to use.
-        "AML_DEBUG_PORT": str(find_free_port(frozenset())),
+        "AML_DEBUG_PORT": str(debug_port()),
         "AML_CONTAINER_NAME": f"editor-{os.getpid()}",
     }
     (made.folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
@@ -166,6 +174,15 @@ def test_f5_debugs_a_deployed_model_a_pipeline_step_and_an_experiment(
 
 
 FAILURE = "Azure Machine Learning Snapshot: sums"
+#: Runs another script, which debugpy debugs as well.
+PARENT = """import subprocess, sys
+subprocess.run([sys.executable, 'child.py'], check=True)
+print('parent ends')
+"""
+CHILD = """numbers = [1, 2]
+total = sum(numbers)
+print('total', total)
+"""
 #: Fails in a function of its own, called from a list that is long enough to be shown in pages.
 FAILING = """import json
 
@@ -180,13 +197,29 @@ train(json.loads("[" + "7, " * 250 + "249]"), 0)
 
 
 @pytest.mark.parametrize("engine", ["process"], indirect=True)
-def test_f5_opens_a_failure_as_if_the_program_were_stopped_there(
+def test_a_child_process_is_a_session_of_its_own_and_a_failure_opens_as_if_it_were_stopped_there(
     workbench: Workbench, project: PipelineProject
 ) -> None:
-    (project.folder / "train.py").write_text(FAILING)
+    (project.folder / "train.py").write_text(PARENT)
+    (project.folder / "child.py").write_text(CHILD)
     project.ok("vscode.setup")
-    assert project.inv("experiment.run", "sums", "--follow").code == 1
-    with workbench.open(project.folder, "snapshot") as editor:
+    with workbench.open(project.folder, "child") as editor:
+        editor.breakpoint("child.py", 2)
+        editor.start(EXPERIMENT.configuration)
+        editor.stopped("child.py", 2, 240)
+        editor.until_variable("numbers", "[1, 2]")
+        editor.picture("stopped in a child")
+        editor.press("F10")
+        editor.stopped("child.py", 3)
+        editor.until_variable("total", "3")
+        editor.press("F5")
+        editor.until_over()
+        assert project.until_final()["status"] == "Completed"
+        (log,) = project.runs.glob("*/azureml-logs/70_driver_log.txt")
+        assert "total 3" in log.read_text() and "parent ends" in log.read_text()
+
+        (project.folder / "train.py").write_text(FAILING)
+        assert project.inv("experiment.run", "sums", "--follow").code == 1
         editor.start(FAILURE)
         stop = editor.stopped("train.py", 6)
         assert stop.function == "train"
@@ -208,63 +241,37 @@ def test_f5_opens_a_failure_as_if_the_program_were_stopped_there(
     until(lambda: is_free(port), "the end of what served the editor")
 
 
-@pytest.mark.parametrize("engine", ["process"], indirect=True)
-def test_a_breakpoint_in_a_child_process_is_a_session_of_its_own(
-    workbench: Workbench, project: PipelineProject
-) -> None:
-    (project.folder / "train.py").write_text(
-        "import subprocess, sys\nsubprocess.run([sys.executable, 'child.py'], check=True)\nprint('parent ends')\n"
-    )
-    (project.folder / "child.py").write_text("numbers = [1, 2]\ntotal = sum(numbers)\nprint('total', total)\n")
-    project.ok("vscode.setup")
-    with workbench.open(project.folder, "child") as editor:
-        editor.breakpoint("child.py", 2)
-        editor.start(EXPERIMENT.configuration)
-        editor.stopped("child.py", 2, 240)
-        editor.until_variable("numbers", "[1, 2]")
-        editor.picture("stopped in a child")
-        editor.press("F10")
-        editor.stopped("child.py", 3)
-        editor.until_variable("total", "3")
-        editor.press("F5")
-        editor.until_over()
-        assert project.until_final()["status"] == "Completed"
-        (log,) = project.runs.glob("*/azureml-logs/70_driver_log.txt")
-        assert "total 3" in log.read_text() and "parent ends" in log.read_text()
+def debug_all_steps(editor: Editor, project: PipelineProject) -> None:
+    """F9 in three steps, F5 once, a value in each of them, on to the end."""
+    for script, line in {"prepare.py": PREPARE_LINE, "add.py": ADD_LINE, "tell.py": TELL_LINE}.items():
+        editor.breakpoint(script, line)
+    editor.start("Azure Machine Learning Compute: all")
+    editor.stopped("prepare.py", PREPARE_LINE, 120)
+    editor.until_variable("numbers", "[1, 2, 3]")
+    editor.press("F5")
+    editor.stopped("add.py", ADD_LINE)
+    editor.until_variable("total", "12")
+    editor.picture("the second step")
+    editor.press("F5")
+    editor.stopped("tell.py", TELL_LINE)
+    editor.until_variable("text", "'36'")
+    editor.press("F5")
+    editor.until_over()
+    assert project.until_final()["status"] == "Completed"
+    assert len(list(project.runs.glob("*/run.json"))) == 1
 
 
 @pytest.mark.parametrize("folder", ["one #project (100 %20) $HOME für ü"])
-@pytest.mark.parametrize("flags", [[], ["--follow", "--stop-after"]])
 @pytest.mark.parametrize("engine", ["process"], indirect=True)
-def test_one_compound_starts_all_steps_and_each_attaches_when_it_starts(
-    workbench: Workbench, project: PipelineProject, flags: list[str]
+def test_one_compound_attaches_to_each_step_and_a_failure_is_told_at_its_line_with_nothing_attached(
+    workbench: Workbench, project: PipelineProject
 ) -> None:
-    project.ok("vscode.setup", *flags)
-    with workbench.open(project.folder, "compound") as editor:
-        for script, line in {"prepare.py": PREPARE_LINE, "add.py": ADD_LINE, "tell.py": TELL_LINE}.items():
-            editor.breakpoint(script, line)
-        editor.start("Azure Machine Learning Compute: all")
-        editor.stopped("prepare.py", PREPARE_LINE, 120)
-        editor.until_variable("numbers", "[1, 2, 3]")
-        editor.press("F5")
-        editor.stopped("add.py", ADD_LINE)
-        editor.until_variable("total", "12")
-        editor.picture("the second step")
-        editor.press("F5")
-        editor.stopped("tell.py", TELL_LINE)
-        editor.until_variable("text", "'36'")
-        editor.press("F5")
-        editor.until_over()
-        assert project.until_final()["status"] == "Completed"
-        assert len(list(project.runs.glob("*/run.json"))) == 1
-
-
-@pytest.mark.parametrize("engine", ["process"], indirect=True)
-def test_a_failure_is_told_at_its_line_and_nothing_is_attached(workbench: Workbench, project: PipelineProject) -> None:
     project.ok("vscode.setup")
-    broken = PLAIN.replace("total = sum(numbers)", "total = sum(numbers")
-    (project.folder / "service" / "score.py").write_text(broken)
-    with workbench.open(project.folder, "syntax") as editor:
+    with workbench.open(project.folder, "compound") as editor:
+        debug_all_steps(editor, project)
+
+        broken = PLAIN.replace("total = sum(numbers)", "total = sum(numbers")
+        (project.folder / "service" / "score.py").write_text(broken)
         editor.open_file("score.py")
         editor.start(DEPLOYMENT)
         assert "preLaunchTask" in editor.until_dialog()
@@ -274,18 +281,46 @@ def test_a_failure_is_told_at_its_line_and_nothing_is_attached(workbench: Workbe
         problems = editor.until_problem("score.py", "'(' was never closed")
         assert any(f"Ln {PLAIN_LINE - 1}" in row for row in problems), problems
         editor.picture("problems")
-    text = project.pipeline.read_text().replace(
-        "parent.jobs.prepare.outputs.doubled", "parent.jobs.prepair.outputs.doubled"
-    )
-    project.pipeline.write_text(text)
-    with workbench.open(project.folder, "reference") as editor:
+
+        text = project.pipeline.read_text().replace(
+            "parent.jobs.prepare.outputs.doubled", "parent.jobs.prepair.outputs.doubled"
+        )
+        project.pipeline.write_text(text)
         editor.open_file("pipeline.yml")
         editor.start(f"{FAMILY} (add)")
         editor.until_dialog()
         editor.answer("Abort")
         line = next(number for number, row in enumerate(text.splitlines(), 1) if "prepair" in row)
         problems = editor.until_problem("pipeline.yml", "prepair")
-        assert any(f"Ln {line}" in row for row in problems), problems
+        assert any(f"Ln {line}" in row for row in problems if "prepair" in row), problems
+        assert not editor.debugging
+
+
+@pytest.mark.parametrize("folder", ["one #project (100 %20) $HOME für ü"])
+@pytest.mark.parametrize("engine", ["process"], indirect=True)
+def test_with_follow_and_stop_after_the_same_holds_and_what_f5_started_ends_with_the_session(
+    workbench: Workbench, project: PipelineProject
+) -> None:
+    project.ok("vscode.setup", "--follow", "--stop-after")
+    with workbench.open(project.folder, "follow and stop after") as editor:
+        debug_all_steps(editor, project)
+
+        editor.open_file("score.py")
+        editor.start(DEPLOYMENT)
+        editor.until_debugging(120)
+        post(scoring_url(project))
+        editor.stop()
+        until(lambda: not (project.state / "session.json").exists(), "the service's end")
+
+        # The editor finds nothing wrong in what was written, but would.
+        for name in ("launch.json", "tasks.json"):
+            editor.open_file(f".vscode/{name}")
+            editor.page.wait_for_timeout(1500)
+            assert not [row for row in editor.problems() if name in row]
+        wrong = project.folder / ".vscode" / "launch.json"
+        wrong.write_text(wrong.read_text().replace('"justMyCode": true', '"justMyCode": "yes"', 1))
+        editor.open_file(".vscode/launch.json")
+        editor.until_problem("launch.json", "boolean")
 
 
 @pytest.mark.parametrize("engine", ["process"], indirect=True)
@@ -304,36 +339,10 @@ def test_a_command_that_stays_and_cannot_even_start_is_told_and_nothing_is_attac
         assert not editor.debugging
 
 
-@pytest.mark.parametrize("engine", ["process"], indirect=True)
-def test_the_editor_finds_nothing_wrong_in_what_was_written(workbench: Workbench, project: PipelineProject) -> None:
-    project.ok("vscode.setup", "--stop-after", "--follow")
-    with workbench.open(project.folder, "schema") as editor:
-        for name in ("launch.json", "tasks.json"):
-            editor.open_file(f".vscode/{name}")
-            until(lambda: editor.page.wait_for_timeout(1500) or True, "VS Code to check it")
-            assert not [row for row in editor.problems() if name in row]
-        wrong = project.folder / ".vscode" / "launch.json"
-        wrong.write_text(wrong.read_text().replace('"justMyCode": true', '"justMyCode": "yes"', 1))
-        editor.open_file(".vscode/launch.json")
-        editor.until_problem("launch.json", "boolean")
-
-
-@pytest.mark.parametrize("engine", ["process"], indirect=True)
-def test_with_stop_after_what_f5_started_ends_with_the_session(workbench: Workbench, project: PipelineProject) -> None:
-    project.ok("vscode.setup", "--stop-after", "--follow")
-    with workbench.open(project.folder, "stop-after") as editor:
-        editor.open_file("score.py")
-        editor.start(DEPLOYMENT)
-        editor.until_debugging(120)
-        post(scoring_url(project))
-        editor.stop()
-        until(lambda: not (project.state / "session.json").exists(), "the service's end")
-
-
 def test_f5_debugs_on_the_other_machine(workbench: Workbench, hosts: Hosts, tmp_path: Path) -> None:
     with remote_project(tmp_path / "a project", hosts, hosts.instance) as project:
         project.environ |= {
-            "AML_DEBUG_PORT": str(find_free_port(frozenset())),
+            "AML_DEBUG_PORT": str(debug_port()),
             "AML_SCORING_PORT": str(find_free_port(frozenset())),
         }
         settings = project.folder / ".vscode" / "settings.json"
