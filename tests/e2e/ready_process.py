@@ -37,7 +37,7 @@ _LEFT_OUT = (
 
 #: The background processes that start as their command has: those that no test and no part of the program looks up by
 #: its command line or variables, which are this process's own.
-_BACKGROUND = ("workflows.runs.runner",)
+_BACKGROUND = ("workflows.runs.runner", "workflows.azureml.follower")
 
 
 def load(root: str, sdk: str = "") -> None:

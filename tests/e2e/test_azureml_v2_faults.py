@@ -16,6 +16,7 @@ import pytest
 from azureml_server import AzureMLServer
 from pipelines import PipelineProject, go_on, session, stop_of, value_of
 from projects import until
+from ready import PLAIN
 from workspaces import make_v2_project, workspace_of_v2
 
 from workflows.debugger.dap import DapClosed, DapError
@@ -77,7 +78,8 @@ def attached_until_it_ends(project: PipelineProject, endpoint: dict[str, Any], e
 def test_the_same_port_leads_to_the_step_after_sleep_a_lost_relay_and_the_end_of_the_token(
     server: AzureMLServer, project: PipelineProject
 ) -> None:
-    project.environ["AZUREML_DEBUG_TEST_SILENT_SECONDS"] = str(SILENT)
+    # Whatever follows the run reads it as its Python starts.
+    project.environ |= {"AZUREML_DEBUG_TEST_SILENT_SECONDS": str(SILENT), PLAIN: "1"}
     project.environ["AZUREML_DEBUG_TEST_TOKEN_SECONDS"] = "10"
     (endpoint,) = project.ok("pipeline.debug", "--json").json["endpoints"]
     counts = [stops(project, endpoint)]
