@@ -198,6 +198,20 @@ def test_local_packages(folder: Path, text: str) -> None:
     assert load(folder).content != first.content
 
 
+def test_a_wheel_counts_by_its_name_and_bytes_and_not_by_its_folder(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "Dockerfile").touch()
+        (folder / "requirements.txt").write_text("./own-1-py3-none-any.whl\n")
+        (folder / "own-1-py3-none-any.whl").write_bytes(b"a wheel")
+    one, two = load(tmp_path / "one"), load(tmp_path / "two")
+    assert (one.content, one.requirements_digest("a")) == (two.content, two.requirements_digest("a"))
+    (tmp_path / "two" / "own-1-py3-none-any.whl").write_bytes(b"another")
+    two = load(tmp_path / "two")
+    assert one.content != two.content and one.requirements_digest("a") != two.requirements_digest("a")
+
+
 BROKEN = [
     ("conda.yml", "dependencies: [a\n  b: {\n", "not valid YAML", 2),
     ("conda.yml", "- a\n- b\n", "has to be a mapping", 1),

@@ -115,7 +115,7 @@ class EnvironmentDefinition:
     def requirements_digest(self, *parts: str) -> str:
         """Hex SHA-256 of only the packages, which stay the same when the Dockerfile changes."""
         total = hashlib.sha256()
-        lines = [item.render() for item in self.pip]
+        lines = [_line_without_folder(item) for item in self.pip]
         conda = [item.text for item in self.conda]
         for part in (BUILD_VERSION, *lines, "", *self.constraints, "", *self.options, "", *conda, *parts):
             _feed(total, part.encode("utf-8", "surrogateescape"))
@@ -359,11 +359,20 @@ def _feed_files(total: _Hash, files: Iterable[tuple[PurePosixPath, Path]]) -> No
             ) from error
 
 
+def _line_without_folder(item: Requirement) -> str:
+    """A requirement's line; of a wheel or an archive without its folder.
+
+    What is installed from a file is the same wherever the file lies, so that clones of a project share it. The folder
+    of a package may be used in place.
+    """
+    return item.render(item.local.name if item.local is not None and item.local.is_file() else None)
+
+
 def _feed_locals(total: _Hash, requirements: Sequence[Requirement], live: Sequence[Path]) -> None:
     for item in requirements:
         if item.local is None:
             continue
-        _feed(total, item.render().encode("utf-8", "surrogateescape"))
+        _feed(total, _line_without_folder(item).encode("utf-8", "surrogateescape"))
         files = list(local_files(item.local))
         if item.local in live:
             # A new module may change what is installed; an edit of a module does not.
