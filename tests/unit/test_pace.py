@@ -68,7 +68,7 @@ def press_f10(client: DapClient, thread: int) -> float:
 # Waits ----------------------------------------------------------------------------------------------
 
 
-@BOTH
+@EVERY
 def test_a_step_until_all_is_shown_takes_a_fraction_of_what_debugpy_alone_takes(python: str, tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         sessions = []
@@ -155,7 +155,7 @@ def test_of_a_large_value_a_first_page_is_shown(python: str, expression: str, le
 # Threads that stop at any moment --------------------------------------------------------------------
 
 
-@BOTH
+@EVERY
 @pytest.mark.timeout(3600)
 def test_threads_that_stop_while_the_program_is_told_to_go_on_do_not_end_the_session(
     python: str, tmp_path: Path, hostile: Hostile, request: pytest.FixtureRequest
@@ -167,7 +167,7 @@ def test_threads_that_stop_while_the_program_is_told_to_go_on_do_not_end_the_ses
             client.request("continue", {"threadId": event.body["threadId"]}, LIMIT)
 
 
-@BOTH
+@EVERY
 @pytest.mark.timeout(3600)
 def test_steps_of_threads_that_others_interrupt_do_not_end_the_session(
     python: str, tmp_path: Path, hostile: Hostile, request: pytest.FixtureRequest
@@ -180,7 +180,7 @@ def test_steps_of_threads_that_others_interrupt_do_not_end_the_session(
             client.request(how, {"threadId": event.body["threadId"]}, LIMIT)
 
 
-@BOTH
+@EVERY
 @pytest.mark.timeout(3600)
 def test_a_program_that_forks_is_debugged_to_its_end(
     python: str, tmp_path: Path, hostile: Hostile, request: pytest.FixtureRequest
