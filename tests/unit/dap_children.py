@@ -13,12 +13,29 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+#: In the adapter: its listener stays where greeting a debugger fails. The thread that accepts debuggers also sends the
+#: new one's ports to the one that came before, and ends if that has just left (debugpy 1.8.22).
+LISTENER = """
+import threading
+
+def begin(self, group=None, target=None, *arguments, **options):
+    def listen():
+        while True:
+            try:
+                return target()
+            except Exception:
+                pass
+    accepts = getattr(target, "__name__", "") == "accept_worker"
+    created(self, group, listen if accepts else target, *arguments, **options)
+
+created, threading.Thread.__init__ = threading.Thread.__init__, begin
+"""
 SERVER = """
 import importlib, json, socket, sys
 import debugpy
 
 sys.path.insert(0, sys.argv[1])
-debugpy.configure(subProcess=False)
+debugpy.configure(subProcess=False, pythonEnv={"PYTHONPATH": sys.argv[2]})
 _, port = debugpy.listen(("127.0.0.1", 0))
 server = socket.create_server(("127.0.0.1", 0))
 print(json.dumps({"debug": port, "requests": server.getsockname()[1]}), flush=True)
@@ -40,8 +57,11 @@ class Debuggee:
         self.folder = folder
         script = folder / "server.py"
         script.write_text(SERVER)
+        for_adapter = folder / "adapter"
+        for_adapter.mkdir()
+        (for_adapter / "sitecustomize.py").write_text(LISTENER)
         self.process = subprocess.Popen(
-            [sys.executable, "-Xfrozen_modules=off", str(script), str(folder), *arguments],
+            [sys.executable, "-Xfrozen_modules=off", str(script), str(folder), str(for_adapter), *arguments],
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import socket
 import threading
 import time
@@ -165,11 +166,15 @@ def _answers(child: Child) -> bool:
 
 
 def test_an_interpreter_that_c_code_holds_is_told_as_silent(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
     with Child(tmp_path, variables=OWN) as child:
         assert child.port
-        child.tell("__import__('ctypes').PyDLL(None).sleep(4)")
+        # It opens once there is a writer.
+        child.tell(f"__import__('ctypes').PyDLL(None).open({os.fsencode(fifo)!r}, 0) > 0")
         until(lambda: _is_silent(child), "silence")
-        assert child.answer() == 0
+        fifo.open("w").close()
+        assert child.answer() is True
         assert ask(child)["processes"]
 
 
