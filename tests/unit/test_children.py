@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Hostile
-from debuggee_harness import BOTH, LIMIT, free_port, line_of, until
+from debuggee_harness import BOTH, EVERY, LIMIT, free_port, line_of, until
 from step_harness import Step, debugpy_of
 from users import OTHER, needs_users
 
@@ -256,6 +256,21 @@ def test_a_child_that_nobody_attends_to_runs_on(python: str, wants: bool, tmp_pa
         assert [line for line in step.lines if line.startswith("made")] == ["made 42"] * 3
         # It is asked for once, and not again.
         assert step.errors().count("no debugger has attached to it") == int(wants)
+
+
+@EVERY
+def test_the_thread_of_a_child_runs_before_the_child_does(python: str, tmp_path: Path) -> None:
+    # Python 3.10 crashes if it ends before, which one of some hundred children did on a busy machine.
+    source = """
+        import subprocess, sys
+        count = "import _thread, os; os.write(1, b'made %d' % _thread._count())"
+        for _ in range(5):
+            subprocess.run([sys.executable, "-c", count], check=True)
+            print(flush=True)
+        """
+    with begin(tmp_path, source, python, WAIT="0") as step:
+        assert step.ended() == 0
+        assert [line for line in step.lines if line.startswith("made")] == ["made 1"] * 5
 
 
 @BOTH

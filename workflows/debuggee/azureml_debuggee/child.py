@@ -250,10 +250,26 @@ def register_child() -> bool:
         except OSError:
             return False
         link.send("{} waits".format(os.getpid()))
-        _thread.start_new_thread(_listen, (link,))
+        _start_thread(_listen, link)
         return True
-    _thread.start_new_thread(_register_later, (os.getpid(),))
+    _start_thread(_register_later, os.getpid())
     return False
+
+
+def _start_thread(target: "Callable[[Any], None]", argument: "Any") -> None:
+    """Start a thread, and wait until it runs.
+
+    Python 3.10 crashes if it ends before a new thread runs, whose state it has freed by then. Many children end at once.
+    """
+    runs = _thread.allocate_lock()
+    runs.acquire()
+
+    def run() -> None:
+        runs.release()
+        target(argument)
+
+    _thread.start_new_thread(run, ())
+    runs.acquire()
 
 
 def _register_later(pid: int) -> None:
