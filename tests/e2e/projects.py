@@ -199,7 +199,8 @@ def quiet_port() -> int:
     """A free port below those that the system gives to whoever connects to something."""
     from workflows.engines.ports import is_free
 
-    first = 20000 + os.getpid() % 8000
+    # The processes of pytest's workers have consecutive ids.
+    first = 20000 + os.getpid() * 1009 % 11000
     return next(port for port in range(first, 32000) if is_free(port))
 
 

@@ -142,7 +142,8 @@ def test_an_error_in_a_linked_script_is_told_here_after_the_links_to_what_a_cont
     else:
         assert len(notes) == 2 and "has a /usr of its own" in out and "has a /var of its own" in out
         # Before it starts.
-        assert out.index("note: the link") < out.index("runsvdir")
+        lines = out.splitlines()
+        assert lines.index(notes[0]) < next(n for n, line in enumerate(lines) if line.startswith("run "))
 
 
 def test_f5_maps_what_links_lead_to(linked: Project, engine: str) -> None:
