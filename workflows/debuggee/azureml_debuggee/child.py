@@ -259,7 +259,7 @@ def register_child() -> bool:
 def _start_thread(target: "Callable[[Any], None]", argument: "Any") -> None:
     """Start a thread, and wait until it runs.
 
-    Python 3.10 crashes if it ends before a new thread runs, whose state it has freed by then. Many children end at once.
+    Python 3.10 crashes if it ends before a new thread runs, whose state it has freed by then. Many children end soon.
     """
     runs = _thread.allocate_lock()
     runs.acquire()
