@@ -1,12 +1,10 @@
-"""Cold builds of environments, compared with `docker build` and `pip install` of the same packages.
-
-The example's environment is built without Docker and in it, and a training environment of 64 packages without it.
+"""Cold builds of the example's environment, compared with `docker build` and `pip install` of the same packages.
 
 Cold means that each build starts with empty caches, on this machine and in the engine, and with an idle disk. What is
 built stays until all rounds are over: for up to five minutes after files have been deleted, ext4 skips their inodes
 when it creates a file (`recently_deleted` in the kernel's fs/ext4/ialloc.c), which would slow down the next build. For
-the same reason, measure on a disk on which nothing has been deleted for five minutes. The whole takes half
-an hour.
+the same reason, measure on a disk on which nothing has been deleted for five minutes. All of it takes a quarter of an
+hour.
 """
 
 from __future__ import annotations
@@ -28,7 +26,6 @@ TIMES = 10
 #: The most seconds for one build; reached only if something is broken.
 LIMIT = 900
 WHAT = "cold build of the example's environment"
-TRAINING = Path(__file__).with_name("training-requirements.txt")
 DOCKERFILE = """\
 FROM {base}
 # Nothing of an earlier round is taken from the engine's cache.
@@ -42,7 +39,7 @@ RUN python3 -m venv /opt/env && /opt/env/bin/pip install --no-cache-dir -r /tmp/
 def main(bench: Bench) -> None:
     """Measure builds with and without Docker."""
     with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as name:
-        builds = Builds(Path(name), bench.quick)
+        builds = Builds(Path(name), ROOT / "env/inference/requirements.txt", bench.quick)
         with bench.part("environments without Docker"):
             found = bench.measure(TIMES, ours=builds.without_docker, pip=builds.pip)
             bench.ratio(f"{WHAT}, without Docker", "python -m venv and pip install", found, 0.25, theirs="pip")
@@ -50,11 +47,6 @@ def main(bench: Bench) -> None:
             docker()
             found = bench.measure(TIMES, ours=builds.in_docker, docker=builds.docker_build)
             bench.ratio(f"{WHAT}, in Docker", "docker build of the same packages", found, 1.0, theirs="docker")
-        builds.use(TRAINING)
-        with bench.part("a training environment without Docker"):
-            found = bench.measure(TIMES, ours=builds.without_docker, pip=builds.pip)
-            what = "cold build of a training environment of 64 packages, without Docker"
-            bench.ratio(what, "python -m venv and pip install", found, 0.25, theirs="pip")
 
 
 class Builds:
@@ -62,24 +54,20 @@ class Builds:
 
     Args:
         folder: The folder for builds and caches.
+        requirements: The file with the packages that are installed.
         quick: Whether to install only one small package.
     """
 
-    def __init__(self, folder: Path, quick: bool) -> None:
+    def __init__(self, folder: Path, requirements: Path, quick: bool) -> None:
         self._folder = folder
-        self._quick = quick
         self._round = 0
         self._project = new_project(folder / "project")
         self._definition = self._project / "env"
         shutil.copytree(ROOT / "env/inference", self._definition)
-        self.use(ROOT / "env/inference/requirements.txt")
+        text = "debugpy\n" if quick else requirements.read_text()
+        (self._definition / "requirements.txt").write_text(text)
         self._dockerfile = (self._definition / "Dockerfile").read_text()
         self._environ = {"AML_INFERENCE_ENV": "env", "AML_SCORE_SCRIPT": str(ROOT / "examples/deployment/score.py")}
-
-    def use(self, requirements: Path) -> None:
-        """Build these requirements from now on."""
-        text = "debugpy\n" if self._quick else requirements.read_text()
-        (self._definition / "requirements.txt").write_text(text)
 
     def _empty(self) -> Path:
         """A new folder for the caches of one build."""

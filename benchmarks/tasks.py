@@ -20,6 +20,7 @@ SUBJECTS = {
     "deploy": ("deployment", "Measure the deployment story against the published chain."),
     "peers": ("peers", "Measure the deployment story against docker stop and azure-ai-ml's local endpoint."),
     "environments": ("environments", "Measure cold builds of environments against docker build and pip install."),
+    "training": ("training_environment", "Measure cold builds of a training environment of 64 packages against pip."),
     "pipeline": ("pipeline", "Measure the pipeline story against scripts started by hand under debugpy."),
     "children": ("children", "Measure a step that starts many children against the same script started plainly."),
     "experiment": ("experiment", "Measure the experiment story against a bare docker run of debugpy."),
