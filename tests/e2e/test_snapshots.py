@@ -21,6 +21,8 @@ from workspaces import make_v2_project
 
 from workflows.debugger.dap import DapClient, DapError
 from workflows.debugger.frames import evaluate, read_locals, read_stack
+from workflows.engines.ports import find_holder
+from workflows.engines.reservations import read_reservation
 from workflows.flows.snapshots import FAMILY
 from workflows.vscode.f5 import READY, VARIABLE
 
@@ -141,7 +143,8 @@ def test_a_failure_on_the_other_machine_is_looked_at_from_here(tmp_path: Path, h
         wanted = project.launch()[f"{FAMILY}: sums"]["connect"]
         with opened(project, "experiment.attach", "--remote", "--snapshot") as client:
             # The port that launch.json has had stays.
-            assert project.launch()[f"{FAMILY}: sums"]["connect"] == wanted
+            seen = (find_holder(wanted["port"]), read_reservation(wanted["port"]))
+            assert project.launch()[f"{FAMILY}: sums"]["connect"] == wanted, seen
             stop = client.wait_event("stopped", 10)
             assert stop.body["text"] == "ZeroDivisionError: division by zero"
             frame = read_stack(client, stop.body["threadId"])[0]

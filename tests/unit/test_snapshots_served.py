@@ -209,9 +209,12 @@ def test_the_server_ends_when_nobody_comes(serve: Serve) -> None:
     assert is_over(port, process_of(port))
 
 
-def test_another_one_takes_the_place_of_one_that_still_waits(serve: Serve) -> None:
+@pytest.mark.parametrize("reserved", [True, False])
+def test_another_one_takes_the_place_of_one_that_still_waits(reserved: bool, serve: Serve) -> None:
     port = serve()
     first = process_of(port)
+    if not reserved:
+        reservations.release([port])
     assert serve(port=port) == port
     assert not identity.is_alive(first)
     with attached(port) as client:

@@ -81,6 +81,11 @@ def find_holder(port: int) -> tuple[str, bool]:
         time.sleep(0.02)
 
 
+def find_listeners(port: int) -> list[int]:
+    """The ids of the processes of this user that listen on a port."""
+    return [connection.pid for connection in _listening(port) if connection.pid is not None]
+
+
 def find_forwarded_container(port: int) -> str | None:
     """The id of the container whose forwarder listens on a port.
 

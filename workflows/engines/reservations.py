@@ -88,5 +88,7 @@ def is_reserved(port: int) -> bool:
         seconds = clock.seconds_since(str(identity.get("stamp") or ""), path.stat().st_mtime)
         if identity.get("handover") and seconds < HANDOVER_SECONDS:
             return True
-        path.unlink()
+        # Another process may have reserved it meanwhile.
+        if read_reservation(port) == identity:
+            path.unlink()
     return False

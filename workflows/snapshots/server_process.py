@@ -106,12 +106,9 @@ def _first_line(child: subprocess.Popen[bytes], told: bytes) -> dict[str, Any]:
 def end_server(port: int) -> None:
     """End the server process on a port, if it is one of this program on this machine."""
     noted = reservations.read_reservation(port)
-    if (
-        noted is None
-        or noted.get("kind") != _OWNER
-        or not identity.shares_pid_namespace(noted)
-        or not identity.is_alive(noted)
-    ):
+    if noted is None or noted.get("kind") != _OWNER or not identity.is_alive(noted):
+        noted = _identify_listener(port)
+    if noted is None or not identity.shares_pid_namespace(noted):
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(int(noted["pid"]), signal.SIGTERM)
@@ -119,3 +116,16 @@ def end_server(port: int) -> None:
     while identity.is_alive(noted) and time.monotonic() < deadline:
         time.sleep(0.01)
     reservations.release([port])
+
+
+def _identify_listener(port: int) -> dict[str, Any] | None:
+    """The identity of the server process that listens on a port; None where none does."""
+    if ports.is_free(port):
+        return None
+    import psutil
+
+    for pid in ports.find_listeners(port):
+        with contextlib.suppress(psutil.Error):
+            if psutil.Process(pid).cmdline()[-2:] == ["-m", MODULE]:
+                return identity.identify(pid)
+    return None
