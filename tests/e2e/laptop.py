@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,12 @@ from projects import until
 #: What opens the key `locked`.
 PASSPHRASE = "correct horse"
 _AS_LAPTOP = 'mount --bind "$0" /etc/passwd && exec "$@"'
+
+
+def accepts(path: Path) -> bool:
+    """Whether a program accepts connections at a socket, whose file exists a moment before."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        return asking.connect_ex(str(path)) == 0
 
 
 @dataclass
@@ -130,7 +137,7 @@ class Laptop:
             ["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL, start_new_session=True, text=True
         )
         try:
-            until(path.exists, "the agent")
+            until(lambda: accepts(path), "the agent")
             environ = {"SSH_AUTH_SOCK": str(path)}
             subprocess.run(["ssh-add", "-q", str(self.key(key))], check=True, env={**os.environ, **environ})
             yield environ

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from hosts import Hosts
-from laptop import Laptop
+from laptop import Laptop, accepts
 from projects import until
 
 from workflows.errors import UserError
@@ -69,7 +69,7 @@ class Person:
         process = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL)
         self.close.callback(process.wait, 20)
         self.close.callback(process.kill)
-        until(path.exists, "the agent")
+        until(lambda: accepts(path), "the agent")
         for key in keys:
             run("ssh-add", "-q", str(key), env={**os.environ, "SSH_AUTH_SOCK": str(path)})
         if set:
