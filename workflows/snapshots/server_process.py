@@ -113,7 +113,8 @@ def end_server(port: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(int(noted["pid"]), signal.SIGTERM)
     deadline = time.monotonic() + _END_SECONDS
-    while identity.is_alive(noted) and time.monotonic() < deadline:
+    # The port is free once the process's last thread has ended, which may be after the process counts as ended.
+    while (identity.is_alive(noted) or not ports.is_free(port)) and time.monotonic() < deadline:
         time.sleep(0.01)
     reservations.release([port])
 
