@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 from runconfigs import EDITED, SAVED, SAVED_2018, edit, of
 from test_runconfig_read import BASE
 
+from workflows.debugger import jsonc_file
 from workflows.errors import UserError
+from workflows.experiments import runconfig_text
 from workflows.experiments.runconfig import RunConfig, read, write
 
 # Writing
@@ -262,3 +265,21 @@ def test_a_link_stays_a_link_and_the_mode_stays(path: Path, tmp_path: Path) -> N
     write(path, replace(read(path), target="x"))
     assert path.is_symlink() and target.stat().st_mode & 0o777 == 0o640
     assert read(path).target == "x"
+
+
+@pytest.mark.parametrize("write", [runconfig_text.save, jsonc_file._replace], ids=["runconfig", "launch.json"])
+def test_a_folder_that_another_command_makes_meanwhile_is_no_error(
+    write: Callable[[Path, bytes], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[Path] = set()
+    is_dir = Path.is_dir
+
+    def is_dir_a_moment_later(path: Path) -> bool:
+        first = path not in seen
+        seen.add(path)
+        return not first and is_dir(path)
+
+    (tmp_path / "made").mkdir()
+    monkeypatch.setattr(Path, "is_dir", is_dir_a_moment_later)
+    write(tmp_path / "made" / "file", b"content")
+    assert (tmp_path / "made" / "file").read_bytes() == b"content"

@@ -190,8 +190,8 @@ def _add_debug_variables(environ, debug, debuggee, announced):
         # The service keeps this folder, also of a step that fails.
         # https://learn.microsoft.com/azure/machine-learning/how-to-save-write-experiment-files
         environ["AZUREML_DEBUGGEE_SNAPSHOTS"] = os.path.join(os.getcwd(), "logs")
-        if not os.path.isdir(environ["AZUREML_DEBUGGEE_SNAPSHOTS"]):
-            os.mkdir(environ["AZUREML_DEBUGGEE_SNAPSHOTS"])
+        # Several ranks of a node start at the same time.
+        os.makedirs(environ["AZUREML_DEBUGGEE_SNAPSHOTS"], exist_ok=True)
 
 
 def _start_tags(environ, debug):

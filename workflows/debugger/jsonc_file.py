@@ -100,7 +100,8 @@ def _replace(target: Path, data: bytes) -> None:
     """Replace a file's content atomically, keeping its mode and owner."""
     made_folder = not target.parent.is_dir()
     if made_folder:
-        target.parent.mkdir()
+        # Another command may make it at the same time.
+        target.parent.mkdir(exist_ok=True)
     temporary = target.with_name(f".{target.name}.{identity.process_mark()}.tmp")
     try:
         old = _writable_status(target)

@@ -307,7 +307,8 @@ def save(path: Path, data: bytes) -> None:
             if identity.is_leftover(left.name.split(".")[-2]):
                 left.unlink(missing_ok=True)
         if made_folder:
-            target.parent.mkdir()
+            # Another command may make it at the same time.
+            target.parent.mkdir(exist_ok=True)
         partial.write_bytes(data)
         with contextlib.suppress(FileNotFoundError):
             partial.chmod(stat.S_IMODE(target.stat().st_mode))
