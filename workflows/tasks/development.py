@@ -13,6 +13,8 @@ from ._command import Command, command
 
 #: The tests of the editor, which run one after the other, since there is one editor in one browser.
 EDITOR = ("tests/e2e/test_editor.py",)
+#: Where pytest records which of them have failed.
+EDITOR_CACHE = ".pytest_cache/editor"
 #: All other tests, which run in parallel. Labels distinguish what each test creates in the engine.
 OTHERS = ("tests",)
 #: Tests that need neither engine nor editor.
@@ -59,8 +61,8 @@ def _run_all(call: Command) -> int:
     import tempfile
 
     ignored = [f"--ignore={path}" for path in EDITOR]
-    # Both runs would write the same record of what has failed; it is that of the others.
-    editor = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *EDITOR]
+    # Both runs would write the same record of what has failed.
+    editor = [sys.executable, "-m", "pytest", "-o", f"cache_dir={EDITOR_CACHE}", *EDITOR]
     with tempfile.TemporaryFile() as editor_output:
         editor_run = subprocess.Popen(
             editor, cwd=call.project, stdin=subprocess.DEVNULL, stdout=editor_output, stderr=subprocess.STDOUT
