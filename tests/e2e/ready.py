@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,16 +124,12 @@ class Ready:
         Returns:
             A descriptor that first has the process's id, and its status once it has ended; eight bytes each.
         """
-        told, tells = os.pipe()
-        try:
+
+        def ask(tells: int) -> None:
             with self._lock:
                 send(self._socket, arguments, folder, environ, [*streams, tells])
-        except BaseException:
-            os.close(told)
-            raise
-        finally:
-            os.close(tells)
-        return told
+
+        return _told_by(ask)
 
     def close(self) -> None:
         """End it; what it has started goes on."""
@@ -205,17 +201,26 @@ class Asked:
 
     def begin(self, arguments: Sequence[str], folder: str, environ: Mapping[str, str], streams: Sequence[int]) -> int:
         """See :meth:`Ready.begin`."""
-        told, tells = os.pipe()
-        try:
+
+        def ask(tells: int) -> None:
             with socket.socket(socket.AF_UNIX) as asking:
                 asking.connect(self._place)
                 send(asking, arguments, folder, environ, [*streams, tells])
-        except BaseException:
-            os.close(told)
-            raise
-        finally:
-            os.close(tells)
-        return told
+
+        return _told_by(ask)
+
+
+def _told_by(ask: Callable[[int], None]) -> int:
+    """A descriptor for what is written to the one that ``ask`` hands over; see :meth:`Ready.begin`."""
+    told, tells = os.pipe()
+    try:
+        ask(tells)
+    except BaseException:
+        os.close(told)
+        raise
+    finally:
+        os.close(tells)
+    return told
 
 
 def send(
