@@ -6,7 +6,7 @@ import contextlib
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,15 +51,15 @@ class Place:
 
 
 @contextlib.contextmanager
-def experiment(project: Path) -> Iterator[Place]:
-    """The program as `inv experiment.debug --no-wait` starts it."""
-    typed = [*INV, "experiment.debug", "bench", "--script", SCRIPT.name, "--no-wait", "--json"]
-    result: dict[str, Any] = json.loads(run(typed, project, ENVIRON).splitlines()[-1])
+def experiment(project: Path, script: str = SCRIPT.name, environ: Mapping[str, str] = ENVIRON) -> Iterator[Place]:
+    """A script as `inv experiment.debug --no-wait` starts it; by default the program of this benchmark."""
+    typed = [*INV, "experiment.debug", "bench", "--script", script, "--no-wait", "--json"]
+    result: dict[str, Any] = json.loads(run(typed, project, environ).splitlines()[-1])
     (endpoint,) = result["endpoints"]
     try:
-        yield Place(endpoint["port"], project / SCRIPT.name, tuple(endpoint["path_mappings"]))
+        yield Place(endpoint["port"], project / script, tuple(endpoint["path_mappings"]))
     finally:
-        run([*INV, "experiment.cancel"], project, ENVIRON)
+        run([*INV, "experiment.cancel"], project, environ)
 
 
 class Bare:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from workflows.debugger.dap import DapClient
-from workflows.debugger.frames import Frame, read_variables
+from workflows.debugger.frames import read_stack, read_variables
 
-from .debugger import LIMIT, Place, attach
-from .harness import INV, Bench, new_project
-from .measure import run, seconds
+from .debugger import ENVIRON as SETTINGS
+from .debugger import LIMIT, attach, experiment
+from .harness import Bench, new_project
+from .measure import seconds
 
 ROUNDS = 50
 #: The most seconds more that the first page of a large value may take.
@@ -32,7 +31,7 @@ def look(small, numbers, table, wide):
 
 look([1, 2, 3], list(range(10**6)), dict.fromkeys(range(10**5)), pandas.DataFrame([range(10**4)] * 10))
 """
-ENVIRON = {"AML_ENGINE": "process", "AML_DEBUG_PORT": "0", "AML_TRAINING_ENV": "env"}
+ENVIRON = {**SETTINGS, "AML_TRAINING_ENV": "env"}
 #: The number of a container's items that `inspect` reads.
 ITEMS = 10
 
@@ -42,23 +41,16 @@ def main(bench: Bench) -> None:
     files = {"look.py": SCRIPT, "env/conda.yml": "dependencies: [{pip: [pandas, debugpy]}]\n"}
     with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as folder, bench.part("large values"):
         project = new_project(Path(folder), files)
-        typed = [*INV, "experiment.debug", "bench", "--script", "look.py", "--no-wait", "--json"]
-        result: dict[str, Any] = json.loads(run(typed, project, ENVIRON).splitlines()[-1])
-        (endpoint,) = result["endpoints"]
-        try:
-            line = next(n for n, text in enumerate(SCRIPT.splitlines(), 1) if text.endswith("# LINE step"))
-            place = Place(endpoint["port"], project / "look.py", tuple(endpoint["path_mappings"]))
+        line = next(n for n, text in enumerate(SCRIPT.splitlines(), 1) if text.endswith("# LINE step"))
+        with experiment(project, "look.py", ENVIRON) as place:
             client, thread = attach(place, line)
             with client:
                 compare(bench, client, thread)
-        finally:
-            run([*INV, "experiment.cancel"], project, ENVIRON)
 
 
 def compare(bench: Bench, client: DapClient, thread: int) -> None:
     """Measure each value in turn with the small one, as an editor opens it and as `inspect` reads it."""
-    found = client.request("stackTrace", {"threadId": thread}, LIMIT)["stackFrames"][0]
-    frame = Frame("look.py", int(found["line"]), str(found["name"]), int(found["id"]))
+    frame = read_stack(client, thread)[0]
     scopes = client.request("scopes", {"frameId": frame.number}, LIMIT)["scopes"]
     shown = client.request("variables", {"variablesReference": scopes[0]["variablesReference"]}, LIMIT)["variables"]
     references = {str(one["name"]): int(one["variablesReference"]) for one in shown}

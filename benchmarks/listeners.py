@@ -130,13 +130,12 @@ def training_python() -> Path:
     Raises:
         UserError: It cannot be built.
     """
-    from workflows import engines
     from workflows.environments.definition import load_definition
+    from workflows.environments.virtual_environments import ensure_environment
 
     folder = ROOT / "env" / "training"
     definition = load_definition(folder, default_dockerfile=folder / "Dockerfile")
-    image = engines.load("process").build(definition, None, lambda line: None)
-    return Path(image.name) / "bin" / "python"
+    return ensure_environment(definition, cache_folder(), lambda line: None).python
 
 
 def with_debugpy() -> dict[str, str]:
