@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -200,5 +200,10 @@ def find_app_root(client: docker.DockerClient, image: str, default: str) -> str:
         image: The image's name.
         default: The path in any other image.
     """
-    found = image_variables(client, image).get("AZUREML_SOURCE_DIRECTORY", "").strip("/")
+    return app_root_of(image_variables(client, image), default)
+
+
+def app_root_of(variables: Mapping[str, str], default: str) -> str:
+    """The same, by the environment variables that the image sets."""
+    found = variables.get("AZUREML_SOURCE_DIRECTORY", "").strip("/")
     return f"{default}/{found}" if found and ".." not in found.split("/") else default

@@ -29,7 +29,8 @@ def plan_server_container(client: docker.DockerClient, spec: ServiceSpec) -> Con
     """The container of a service that the inference server serves."""
     from docker.types import Mount
 
-    root = docker_packages.find_app_root(client, spec.image.name, APP_ROOT)
+    present = docker_packages.image_variables(client, spec.image.name)
+    root = docker_packages.app_root_of(present, APP_ROOT)
     variables = service_variables(
         app_root=root,
         debuggee=DEBUGGEE_ROOT,
@@ -42,7 +43,7 @@ def plan_server_container(client: docker.DockerClient, spec: ServiceSpec) -> Con
         server_port=SCORING_PORT,
         bind=None,
         model_dir=MODEL_ROOT if spec.model_dir else None,
-        present=docker_packages.image_variables(client, spec.image.name),
+        present=present,
     )
     # A mount of type "bind" refuses a missing source; `volumes=` would create a folder instead.
     mounts = [
