@@ -8,6 +8,8 @@ import py_compile
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,8 @@ def environment(tmp_path: Path) -> Path:
     for name in ("one", "two", "pip"):
         (site / name).mkdir(parents=True)
         (site / name / "__init__.py").write_text(f"said = '{name}'\n")
+    (site / "one" / "tests").mkdir()
+    (site / "one" / "tests" / "test_one.py").write_text("import one\n")
     (site / "one" / "template.py").write_text("class {{ name }}:\n")
     (site / "one" / "latin.py").write_bytes(b"# -*- coding: latin-1 -*-\nsaid = '\xe4'\n")
     return tmp_path / "an environment"
@@ -87,7 +91,7 @@ def compiled(environment: Path, tmp_path: Path) -> dict[str, Path]:
 
 def test_packages_are_compiled_as_python_does_it(environment: Path, tmp_path: Path) -> None:
     found = compiled(environment, tmp_path)
-    # pip is run by hand, and not every file of a package is Python's.
+    # pip is run by hand, programs do not import a package's tests, and not every file of a package is Python's.
     assert set(found) == {"one.__init__", "one.latin", "two.__init__"}
     for place in found.values():
         pythons = py_compile.compile(importlib.util.source_from_cache(str(place)), cfile=str(tmp_path / "pythons.pyc"))
@@ -112,3 +116,54 @@ def test_what_is_taken_away_meanwhile_is_passed_over(environment: Path, tmp_path
     with bytecode.compile_in_background(environment, Path(sys.executable), tmp_path, os.environ) as ended:
         shutil.rmtree(environment)
     assert all(done.code == 0 for done in ended), ended
+
+
+def arrive(cache: Path, name: str) -> Path:
+    """A package in a cache, as uv puts it there: under its name only when it is complete."""
+    unpacked = cache / f".tmp{name}"
+    (unpacked / name).mkdir(parents=True)
+    (unpacked / name / "__init__.py").write_text(f"said = '{name}'\n")
+    package = cache / "archive-v0" / name
+    package.parent.mkdir(exist_ok=True)
+    unpacked.rename(package)
+    return package
+
+
+def test_what_arrives_in_the_cache_is_compiled_there_while_uv_fetches_others(tmp_path: Path) -> None:
+    cache = tmp_path / "a cache"
+    earlier = arrive(cache, "earlier")
+    with bytecode.compile_arriving(Path(sys.executable), cache, tmp_path, os.environ):
+        arrived: dict[str, Path] = {}
+        deadline = time.monotonic() + 60
+        # The first ones may come before the process has looked for what is there.
+        while not any(list(package.rglob("*.pyc")) for package in arrived.values()) and time.monotonic() < deadline:
+            name = f"package{len(arrived)}"
+            arrived[name] = arrive(cache, name)
+            time.sleep(0.2)
+        last = arrived[name]
+        while not list(last.rglob("*.pyc")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    (compiled,) = last.rglob("*.pyc")
+    source = last / name / "__init__.py"
+    assert compiled == Path(importlib.util.cache_from_source(str(source)))
+    as_python_does_it = Path(str(py_compile.compile(str(source), cfile=str(tmp_path / "pythons.pyc"))))
+    assert compiled.read_bytes() == as_python_does_it.read_bytes()
+    assert not list(earlier.rglob("*.pyc"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm is a disk of its own on Linux")
+def test_a_cache_on_another_disk_is_left_alone(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        assert os.stat(name).st_dev != os.stat(tmp_path).st_dev
+        cache = Path(name)
+        compiler = [sys.executable, str(bytecode._COMPILER), "--arriving", str(cache), str(tmp_path / "temporary")]
+        with subprocess.Popen(compiler, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            number = 0
+            while process.poll() is None and number < 100:
+                number += 1
+                arrive(cache, f"package{number}")
+                time.sleep(0.2)
+            process.kill()
+            assert process.stdout is not None
+            assert (process.stdout.read(), process.wait()) == (b"", 0)
+        assert not list(cache.rglob("*.pyc"))

@@ -1,8 +1,9 @@
 """Compiles packages to byte code once for all environments that share their files.
 
-uv links the files of a package from its cache into each environment. All cores compile them there, and the byte code is
-linked back beside the cached source, so that the next environment gets both. Python validates byte code by the source's
-time and size, which a link keeps, and takes the source's path from where the module is loaded.
+uv links the files of a package from its cache into each environment. One process compiles packages in the cache while
+uv fetches others. All cores compile the rest in the environment, and the byte code is linked back beside the cached
+source, so that the next environment gets both. Python validates byte code by the source's time and size, which a link
+keeps, and takes the source's path from where the module is loaded.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from .compiler import find_sources
 from .processes import Finished, running_command, wait_for_end
 
 _COMPILER = Path(__file__).with_name("compiler.py")
-#: Packages that are not compiled: pip is only run by hand, and takes a third of the time that all others take.
-_LEFT_OUT = frozenset({"pip"})
 #: The cost of opening a file, as the bytes of source that take as long to compile.
 _PER_FILE = 2000
 #: Bytes of source for which it pays to start another process.
@@ -44,7 +44,7 @@ def compile_in_background(
     with contextlib.ExitStack() as stack:
         running = []
         for number, paths in enumerate(
-            _distribute([one for site in _site_folders(environment) for one in _sources(site)])
+            _distribute([one for site in _site_folders(environment) for one in find_sources(str(site))])
         ):
             listed = scratch / f"sources-{number}"
             listed.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in paths))
@@ -52,6 +52,24 @@ def compile_in_background(
             running.append(stack.enter_context(running_command(command, environment=variables)))
         yield ended
         ended += [wait_for_end(process) for process in running]
+
+
+@contextlib.contextmanager
+def compile_arriving(python: Path, cache: Path, scratch: Path, variables: Mapping[str, str]) -> Iterator[None]:
+    """Compile packages in uv's cache while the block runs, as they arrive there: uv fetches others meanwhile.
+
+    What is not compiled at the end of the block is left to :func:`compile_in_background`.
+
+    Args:
+        python: The interpreter of the environment that they will be linked into.
+        cache: The cache.
+        scratch: A folder for temporary files, on the same disk as the cache.
+        variables: The environment variables of the compiling process.
+    """
+    temporary = str(scratch / "arriving.pyc")
+    command = [str(python), "-I", "-S", str(_COMPILER), "--arriving", str(cache), temporary]
+    with running_command(command, environment=variables):
+        yield
 
 
 class SharedBytecode:
@@ -76,18 +94,6 @@ class SharedBytecode:
 
 def _site_folders(environment: Path) -> list[Path]:
     return [*environment.glob("lib/python*/site-packages"), environment / "Lib" / "site-packages"]
-
-
-def _sources(site: Path) -> Iterator[tuple[int, str]]:
-    """The size and path of each source in a folder of packages."""
-    for folder, folders, names in os.walk(site):
-        if folder == str(site):
-            folders[:] = [name for name in folders if name not in _LEFT_OUT]
-        for name in names:
-            if name.endswith(".py"):
-                path = os.path.join(folder, name)
-                with contextlib.suppress(OSError):
-                    yield os.stat(path).st_size, path
 
 
 def _distribute(sources: list[tuple[int, str]]) -> list[list[str]]:

@@ -1,8 +1,10 @@
-"""Compiles files to byte code: ``python -I -S compiler.py LIST``, run by the Python that will import them.
+"""Compiles files to byte code, run by the Python that will import them.
 
-LIST is a file with paths, each ended by a NUL. Python's own ``compileall`` takes half as long again, since it looks up
-the same things for each file. The byte code is the same as Python's own (PEP 552: validated by the source's time and
-size). This file uses only the standard library, and runs on Python 3.8.
+``python -I -S compiler.py LIST`` compiles the files whose paths are in LIST, each ended by a NUL. ``python -I -S
+compiler.py --arriving CACHE TEMPORARY`` compiles the packages that arrive in uv's cache, until it is killed. Python's
+own ``compileall`` takes half as long again, since it looks up the same things for each file. The byte code is the same
+as Python's own (PEP 552: validated by the source's time and size). This file uses only the standard library, and runs
+on Python 3.8.
 """
 
 from __future__ import annotations
@@ -11,17 +13,40 @@ import contextlib
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from glob import escape, glob
 from importlib.util import MAGIC_NUMBER
 from marshal import dumps
+from time import sleep
 
 _MASK = 0xFFFFFFFF
+#: Seconds between two looks for packages that have arrived.
+_POLL_SECONDS = 0.05
+#: Packages that are not compiled: pip is only run by hand, and takes a third of the time that all others take.
+_LEFT_OUT = frozenset({"pip"})
+#: Folders in packages that are not compiled: they are a quarter of a training environment, and programs import none.
+_TESTS = frozenset({"tests"})
 
 
-def compile_file(path: str) -> None:
+def find_sources(site: str) -> Iterator[tuple[int, str]]:
+    """The size and path of each source that is compiled in a folder of packages."""
+    for folder, folders, names in os.walk(site):
+        left_out = _LEFT_OUT if folder == site else _TESTS
+        folders[:] = [name for name in folders if name not in left_out]
+        for name in names:
+            if name.endswith(".py"):
+                path = os.path.join(folder, name)
+                with contextlib.suppress(OSError):
+                    yield os.stat(path).st_size, path
+
+
+def compile_file(path: str, temporary: str) -> None:
     """Compile a file without valid byte code; one that this Python cannot compile, such as a template, is skipped.
 
     Args:
         path: The source.
+        temporary: The file that the byte code is written to, on the same disk, before it gets its name. It would make
+            the import of the module fail if it were cut off, or linked while it is incomplete.
 
     Raises:
         OSError: The byte code cannot be written.
@@ -40,21 +65,15 @@ def compile_file(path: str) -> None:
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return
     try:
+        with open(temporary, "wb") as file:
+            file.write(head + dumps(code))
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder)
-        # Never overwrite an existing file: it may be a link that other environments share.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(target)
-        with open(target, "xb") as file:
-            file.write(head + dumps(code))
-    except (FileNotFoundError, FileExistsError):
+        # An existing file is replaced, never written to: it may be a link that other environments share.
+        os.replace(temporary, target)
+    except FileNotFoundError:
         # Another process is replacing the package by another version.
         return
-    except BaseException:
-        # A truncated file would make the import of the module fail.
-        with contextlib.suppress(OSError):
-            os.unlink(target)
-        raise
 
 
 def _starts_with(path: str, head: bytes) -> bool:
@@ -65,15 +84,40 @@ def _starts_with(path: str, head: bytes) -> bool:
         return False
 
 
-def main(list_file: str) -> None:
+def compile_listed(list_file: str) -> None:
     """Compile the files that are listed in a file."""
-    # Syntax warnings are for whoever imports the modules.
-    warnings.simplefilter("ignore")
     with open(list_file, "rb") as file:
         for path in file.read().split(b"\0"):
             if path:
-                compile_file(os.fsdecode(path))
+                compile_file(os.fsdecode(path), f"{list_file}.pyc")
+
+
+def compile_arriving(cache: str, temporary: str) -> None:
+    """Compile the packages that arrive in uv's cache from now on, until it cannot be written.
+
+    Args:
+        cache: The cache.
+        temporary: See :func:`compile_file`.
+    """
+    # uv gives a package this name when it is complete.
+    archives = os.path.join(escape(cache), "archive-v*", "*")
+    known = set(glob(archives))
+    while True:
+        sleep(_POLL_SECONDS)
+        for archive in sorted(set(glob(archives)) - known):
+            known.add(archive)
+            for _size, path in find_sources(archive):
+                try:
+                    compile_file(path, temporary)
+                except OSError:
+                    # The cache is on another disk, or the disk is full.
+                    return
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    # Syntax warnings are for whoever imports the modules.
+    warnings.simplefilter("ignore")
+    if sys.argv[1] == "--arriving":
+        compile_arriving(*sys.argv[2:])
+    else:
+        compile_listed(sys.argv[1])

@@ -196,8 +196,9 @@ def install_with_uv(work: Work, python: Path) -> str | None:
     if reason is None:
         # uv prints nothing until it has resolved all requirements, which may take long.
         work.report(f"installing {_package_names(work.definition)}")
-    # Compile pip while the packages are installed, and then the packages.
-    with _compiling(work, python):
+    # What is there and what arrives is compiled while the packages are installed, and then the rest of them.
+    arriving = bytecode.compile_arriving(python, work.uv_cache, work.scratch, work.environment())
+    with _compiling(work, python), arriving:
         for path in work.write_files() if reason is None else ():
             reason = _run_uv_install(work, program, ["--requirements", str(path)], settings, python)
             if reason is not None:
