@@ -45,12 +45,15 @@ def main(bench: Bench) -> None:
             bench.ratio(f"{WHAT}, without Docker", "python -m venv and pip install", found, 0.25, theirs="pip")
         with bench.part("environments in Docker"):
             docker()
-            found = bench.measure(TIMES, ours=builds.in_docker, docker=builds.docker_build)
+            try:
+                found = bench.measure(TIMES, ours=builds.in_docker, docker=builds.docker_build)
+            finally:
+                builds.remove_images()
             bench.ratio(f"{WHAT}, in Docker", "docker build of the same packages", found, 1.0, theirs="docker")
 
 
 class Builds:
-    """The builds that are compared. Images are removed at once, everything else with the folder.
+    """The builds that are compared. Images are removed by `remove_images`, everything else with the folder.
 
     Args:
         folder: The folder for builds and caches.
@@ -61,6 +64,7 @@ class Builds:
     def __init__(self, folder: Path, requirements: Path, quick: bool) -> None:
         self._folder = folder
         self._round = 0
+        self._images: list[str] = []
         self._project = new_project(folder / "project")
         self._definition = self._project / "env"
         shutil.copytree(ROOT / "env/inference", self._definition)
@@ -110,7 +114,7 @@ class Builds:
         built = re.search(r"(\S+) \(built\)", output[0])
         if built is None:
             raise UserError("Nothing was built.", "Its last lines are above.", details=output[0].splitlines()[-20:])
-        run(["docker", "rmi", built.group(1)], self._folder)
+        self._images.append(built.group(1))
         return took
 
     def docker_build(self) -> float:
@@ -131,8 +135,13 @@ class Builds:
         build = ["docker", "build", "-q", "--build-arg", "PIP_INDEX_URL", "-t", tag, "."]
         wait_for_idle_disk()
         took = seconds(lambda: run(build, folder, timeout=LIMIT))
-        run(["docker", "rmi", tag], folder)
+        self._images.append(tag)
         return took
+
+    def remove_images(self) -> None:
+        """Remove the images that were built."""
+        if self._images:
+            run(["docker", "rmi", *self._images], self._folder)
 
 
 def _caches(folder: Path) -> dict[str, str]:

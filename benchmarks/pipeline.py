@@ -14,6 +14,8 @@ from .listeners import await_ports, free_port, program, training_python, with_de
 from .measure import run, seconds
 
 TIMES, ROUNDS = 10, 10
+#: Rounds for the speed of a step: the same loop takes up to 20 % more or less from one process to the next.
+SPEED_ROUNDS = 40
 #: The steps of a complete run, and the calls that each makes: some seconds of work.
 STEPS, CALLS = 3, 60_000_000
 #: The number of nested pipelines in the one that is read, and the steps of each.
@@ -150,7 +152,7 @@ def plain_speed(bench: Bench, project: Path, environ: dict[str, str]) -> None:
     def bare() -> float:
         return took(run([str(training_python()), "work.py", count], project / "work"))
 
-    found = bench.measure(ROUNDS, ours=ours, bare=bare)
+    found = bench.measure(SPEED_ROUNDS, ours=ours, bare=bare)
     bench.ratio("the work of a step that is not debugged", "the bare script", found, 1.03, theirs="bare")
 
 
