@@ -369,6 +369,37 @@ def test_context_of_a_folder_without_dockerfile_and_runit(folder: Path) -> None:
     assert odd.name in names
 
 
+@pytest.mark.parametrize("adds", [True, False], ids=["added by the Dockerfile", "extracted by install.sh"])
+@pytest.mark.parametrize("made", [True, False], ids=["made here", "made in the image"])
+def test_a_dockerfile_gets_the_packages_in_one_way_only(folder: Path, tmp_path: Path, adds: bool, made: bool) -> None:
+    import tarfile
+
+    text = "FROM base\nCOPY .azureml-debug /tmp/it\nRUN sh /tmp/it/install.sh\n"
+    (folder / "Dockerfile").write_text(text + "ADD .azureml-debug-packages.tar /opt/env/\n" * adds)
+    (folder / "requirements.txt").write_text("flask\n")
+    module = tmp_path / "packages" / "environment" / "lib" / "flask.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("")
+    with (
+        build_context(load(folder), tmp_path / "packages" if made else None) as file,
+        tarfile.open(fileobj=file) as tar,
+    ):
+        names = set(tar.getnames())
+        inner = {}
+        for name in (".azureml-debug-packages.tar", ".azureml-debug/environment.tar"):
+            if name in names:
+                with tarfile.open(fileobj=tar.extractfile(name)) as packages:
+                    inner[name] = packages.getnames()
+    found = [".", "lib/flask.py"] if made else ["."]
+    if adds:
+        # An engine cannot add a file that is not there, and extracts no tar file without an entry.
+        assert inner == {".azureml-debug-packages.tar": found}
+    else:
+        assert inner == ({".azureml-debug/environment.tar": found} if made else {})
+    assert (".azureml-debug/packages-added" in names) == (adds and made)
+    assert (".azureml-debug/requirements-all.txt" in names) == (not made)
+
+
 @pytest.mark.parametrize(
     ("output", "reason", "line"),
     [

@@ -1,7 +1,9 @@
 """The build context of an image: the definition's folder, and the files that this program adds in `.azureml-debug`.
 
 `.azureml-debug` has install.sh, conda.yml without its pip part, plain requirement files, local packages and, where the
-host could make it, the environment itself or wheels. A Dockerfile of the user's own need not use any of it.
+host could make it, the environment itself or wheels. A Dockerfile of the user's own need not use any of it. One that
+adds `.azureml-debug-packages.tar` to the environment gets the packages by that instruction, not by install.sh: they are
+then written once, not once for each stage.
 """
 
 from __future__ import annotations
@@ -18,12 +20,18 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 from ..line_ends import has_windows_ends, to_unix_ends
+from ..reading import read_text
 from .definition import EnvironmentDefinition, is_executable, local_files
+from .dockerfile import parse
 
 if TYPE_CHECKING:
     from .requirements import Requirement
 
 OURS = PurePosixPath(".azureml-debug")
+#: The archive of the environment's packages, for Dockerfiles that add it.
+PACKAGES = PurePosixPath(".azureml-debug-packages.tar")
+#: A file that tells install.sh that the packages are added.
+ADDED = "packages-added"
 #: Subfolders of what :func:`.wheelhouse.make_packages` makes: a complete environment, or wheels.
 ENVIRONMENT, WHEELS = "environment", "wheels"
 _HOSTS_OWN = re.compile(
@@ -118,40 +126,64 @@ def build_context(
             _add_text(tar, OURS / "conda.yml", conda_text(definition, python=None))
             # Without requirements there are no wheels, and no folder for install.sh.
             wheels = sorted((packages / WHEELS).glob("*.whl")) if packages is not None else []
-            if packages is not None and (packages / ENVIRONMENT).is_dir():
-                _add_environment(tar, packages / ENVIRONMENT)
-            elif wheels:
-                for wheel in wheels:
-                    _add_file(tar, OURS / "wheelhouse" / wheel.name, wheel)
-            else:
+            made = packages / ENVIRONMENT if packages is not None and (packages / ENVIRONMENT).is_dir() else None
+            if _adds_packages(definition, dockerfile):
+                _add_environment(tar, made, PACKAGES)
+                if made is not None:
+                    _add_text(tar, OURS / ADDED, "")
+            elif made is not None:
+                _add_environment(tar, made, OURS / f"{ENVIRONMENT}.tar")
+            for wheel in wheels:
+                _add_file(tar, OURS / "wheelhouse" / wheel.name, wheel)
+            if made is None and not wheels:
                 _add_requirements(tar, definition)
         file.seek(0)
         yield file
 
 
-def _add_environment(tar: tarfile.TarFile, folder: Path) -> None:
+def _adds_packages(definition: EnvironmentDefinition, dockerfile: str | None) -> bool:
+    """Whether a Dockerfile adds the archive of packages."""
+    text = read_text(definition.dockerfile, errors="replace") if dockerfile is None else dockerfile
+    return any(one.keyword == "ADD" and str(PACKAGES) in one.rest for one in parse(text).instructions)
+
+
+def _add_environment(tar: tarfile.TarFile, folder: Path | None, target: PurePosixPath) -> None:
     """Add the packages and programs of an environment, without the files of the host's interpreter.
 
     They are added as one tar file: an engine takes much longer for thousands of small files.
+
+    Args:
+        tar: The build context.
+        folder: The environment; None for an archive without any.
+        target: The tar file's place in the context.
     """
     with tempfile.TemporaryFile(prefix="azureml-debug-environment-") as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as inner:
-            for parent, folders, names in os.walk(folder):
-                folders.sort()
-                for name in sorted(names):
-                    path = Path(parent, name)
-                    place = path.relative_to(folder).as_posix()
-                    if path.is_symlink() or _HOSTS_OWN.fullmatch(place):
-                        continue
-                    found = path.stat()
-                    info = _info(PurePosixPath(place), found.st_size, 0o755 if found.st_mode & 0o100 else 0o644)
-                    # Byte code is validated by the source's time.
-                    info.mtime = int(found.st_mtime)
-                    with path.open("rb") as source:
-                        inner.addfile(info, source)
+            # The engine takes a tar file with nothing in it for an ordinary file.
+            root = _info(PurePosixPath("."), 0, 0o755)
+            root.type = tarfile.DIRTYPE
+            inner.addfile(root)
+            for place, path in _package_files(folder) if folder is not None else ():
+                found = path.stat()
+                info = _info(place, found.st_size, 0o755 if found.st_mode & 0o100 else 0o644)
+                # Byte code is validated by the source's time.
+                info.mtime = int(found.st_mtime)
+                with path.open("rb") as source:
+                    inner.addfile(info, source)
         size = file.tell()
         file.seek(0)
-        tar.addfile(_info(OURS / f"{ENVIRONMENT}.tar", size, 0o644), file)
+        tar.addfile(_info(target, size, 0o644), file)
+
+
+def _package_files(folder: Path) -> Iterator[tuple[PurePosixPath, Path]]:
+    """The files of an environment's packages and programs: their places in it, and their paths."""
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(parent, name)
+            place = path.relative_to(folder).as_posix()
+            if not path.is_symlink() and not _HOSTS_OWN.fullmatch(place):
+                yield PurePosixPath(place), path
 
 
 def _add_requirements(tar: tarfile.TarFile, definition: EnvironmentDefinition) -> None:

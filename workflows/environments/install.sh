@@ -10,6 +10,12 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 prefix=${1:-/opt/env}
 cd "$here"
 
+if [ -f packages-added ]; then
+    # A later instruction of the Dockerfile adds the packages.
+    python3 -m venv --without-pip "$prefix"
+    exit
+fi
+
 if [ -f environment.tar ]; then
     python3 -m venv --without-pip "$prefix"
     # Files keep their times, by which byte code is valid.
