@@ -19,7 +19,7 @@ from benchmarks.harness import Bench, LeftOut
 from benchmarks.listeners import await_ports, free_port, listening_ports, program
 from benchmarks.measure import Samples, alternate, concatenate, run
 from benchmarks.plot import LETTERS, growths, side_by_side
-from benchmarks.tasks import SUBJECTS
+from benchmarks.tasks import APART, SUBJECTS
 from workflows.errors import UserError
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -163,7 +163,7 @@ def test_a_plot_is_well_formed_the_same_each_time_and_inside_its_frame(plot: str
 
 def test_the_page_and_the_plots_are_what_the_results_say() -> None:
     folder = ROOT / "benchmarks"
-    made = page.render(folder, [module for module, _doc in SUBJECTS.values()])
+    made = page.render(folder, [module for module, _doc in (*SUBJECTS.values(), *APART.values())])
     stale = [name for name, text in made.items() if (folder / name).read_text(encoding="utf-8") != text]
     assert stale == [], "stale: run `inv bench.page`"
 

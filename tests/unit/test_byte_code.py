@@ -123,6 +123,10 @@ def arrive(cache: Path, name: str) -> Path:
     unpacked = cache / f".tmp{name}"
     (unpacked / name).mkdir(parents=True)
     (unpacked / name / "__init__.py").write_text(f"said = '{name}'\n")
+    # uv takes a wheel with a folder among its scripts for an invalid one.
+    scripts = unpacked / f"{name}-1.data" / "scripts"
+    scripts.mkdir(parents=True)
+    (scripts / "tool.py").write_text("#!python\n")
     package = cache / "archive-v0" / name
     package.parent.mkdir(exist_ok=True)
     unpacked.rename(package)
@@ -141,7 +145,9 @@ def test_what_arrives_in_the_cache_is_compiled_there_while_uv_fetches_others(tmp
             arrived[name] = arrive(cache, name)
             time.sleep(0.2)
         last = arrived[name]
-        while not list(last.rglob("*.pyc")) and time.monotonic() < deadline:
+        following = arrive(cache, "following")
+        # Then all of the last one is done.
+        while not list(following.rglob("*.pyc")) and time.monotonic() < deadline:
             time.sleep(0.05)
     (compiled,) = last.rglob("*.pyc")
     source = last / name / "__init__.py"

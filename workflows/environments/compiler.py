@@ -31,8 +31,11 @@ _TESTS = frozenset({"tests"})
 def find_sources(site: str) -> Iterator[tuple[int, str]]:
     """The size and path of each source that is compiled in a folder of packages."""
     for folder, folders, names in os.walk(site):
-        left_out = _LEFT_OUT if folder == site else _TESTS
-        folders[:] = [name for name in folders if name not in left_out]
+        if folder == site:
+            # In uv's cache NAME.data has what is installed elsewhere. A folder among its scripts makes a wheel invalid.
+            folders[:] = [name for name in folders if name not in _LEFT_OUT and not name.endswith(".data")]
+        else:
+            folders[:] = [name for name in folders if name not in _TESTS]
         for name in names:
             if name.endswith(".py"):
                 path = os.path.join(folder, name)
